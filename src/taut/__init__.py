@@ -1,0 +1,56 @@
+"""Variational inference that finishes by itself and says how far to trust the answer.
+
+    import taut
+
+    posterior = taut.fit(model, data)
+    print(posterior)
+
+Importing this package is quick: the names below load what they need when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taut import families as families
+    from taut import solvers as solvers
+    from taut._fit import fit as fit
+    from taut.posterior import Posterior as Posterior
+    from taut.posterior import load as load
+    from taut.problem import Density as Density
+
+    __version__: str
+
+# Name -> the module that holds it; None where the name is a module itself.
+_EXPORTS = {
+    "Density": "taut.problem",
+    "Posterior": "taut.posterior",
+    "families": None,
+    "fit": "taut._fit",
+    "load": "taut.posterior",
+    "solvers": None,
+}
+
+__all__ = ["Density", "Posterior", "families", "fit", "load", "solvers"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name on first use (PEP 562)."""
+    if name == "__version__":
+        value = importlib.import_module("importlib.metadata").version("taut")
+    elif name not in _EXPORTS:
+        raise AttributeError(f"module 'taut' has no attribute {name!r}")
+    else:
+        home = _EXPORTS[name]
+        value = (
+            importlib.import_module(f"taut.{name}")
+            if home is None
+            else getattr(importlib.import_module(home), name)
+        )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *_EXPORTS, "__version__"})

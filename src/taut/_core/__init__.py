@@ -1,0 +1,1 @@
+"""Ground shared by every layer: errors, status, precision, progress, tracing."""

@@ -1,0 +1,329 @@
+"""Plan, solve, certify, escalate: the numerical work of a fit, from a problem to an outcome."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from taut._core.progress import Watch
+from taut._core.status import Status
+from taut.families import Dense, DenseGaussian, Diagonal, MixtureGaussian
+from taut.families.gaussian import AbstractDistribution
+from taut.plan import DENSE_LIMIT, LAPLACE_LIMIT, Plan
+from taut.problem import Problem
+from taut.problem.evaluator import Evaluator
+from taut.solvers import FixedDraws, ResidualLaplace, Solution
+from taut.solvers.start import Start, find_start
+from taut.trust import certificate, evidence, improper, modes, nuts, verdict
+from taut.trust.certificate import Drift, Moved, Weighted
+
+OnDoubt = Literal["escalate", "warn", "raise"]
+POOL = 8192  # corrected draws that a result keeps
+LIGHT_TAIL = 0.5  # k-hat below which importance weights are preferred to chains
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Draws that stand for the posterior.
+
+    Attributes:
+        points: (n, d), unconstrained.
+        weights: probabilities, (n,), or None for equal ones.
+        method: "none" (q itself), "importance", "chains", "mixture" or "nuts".
+        ess: their effective sample size.
+        ok: whether they passed their own checks.
+        message: what those checks say.
+    """
+
+    points: np.ndarray
+    weights: np.ndarray | None
+    method: str
+    ess: float
+    ok: bool
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Everything that a fit found; the posterior is a view of it."""
+
+    problem: Problem
+    plan: Plan
+    q: AbstractDistribution
+    solution: Solution
+    start: Start
+    weighted: Weighted
+    drift: Drift | None
+    moved: Moved | None
+    other_modes: tuple[modes.Mode, ...]
+    pool: Pool
+    evidence: evidence.Evidence
+    findings: verdict.Findings
+    verdict: verdict.Verdict
+    notes: tuple[str, ...]
+    status: Status
+    num_gradients: int
+    seconds: float
+
+
+def run(problem: Problem, plan: Plan, seed: int, on_doubt: OnDoubt, watch: Watch) -> Outcome:
+    """Fit, certify, and climb the ladder while the verdict is bad.
+
+    Args:
+        problem: what is to be inferred.
+        plan: family and solver.
+        seed: of all randomness.
+        on_doubt: "escalate" climbs; otherwise the first verdict stands.
+        watch: budget, interrupt, progress.
+
+    Raises:
+        StartError: if the log joint is not finite at any start.
+        ImproperPosteriorError: if the posterior cannot be normalised.
+    """
+    attempt = _Attempt.make(problem, plan, seed, watch)
+    outcome = _certify(attempt, watch, correct=on_doubt == "escalate")
+    if on_doubt == "escalate":
+        outcome = escalate(outcome, seed, watch)
+    return outcome
+
+
+def escalate(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
+    """Climb rung by rung until the verdict is no longer bad or the budget is used up."""
+    for rung in (_richer, _other_starts, _mixture, mcmc):
+        if outcome.verdict.word != "bad" or watch.over:
+            break
+        watch.report(f"escalating: {rung.__name__.strip('_').replace('_', ' ')}")
+        outcome = rung(outcome, seed, watch)
+    return outcome
+
+
+# --- one attempt ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+    evaluator: Evaluator
+    plan: Plan
+    seed: int
+    start: Start
+    solution: Solution
+    notes: tuple[str, ...]
+
+    @staticmethod
+    def make(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "_Attempt":
+        """Start and solve, in the better of the non-centred and the information-weighted coordinates."""
+        evaluator = Evaluator(problem)
+        watch.report("starting", latents=problem.dim)
+        start = find_start(evaluator, watch, seed)
+        solution = plan.solver.solve(evaluator, plan.family, start, seed, watch)
+        notes = improper.check(evaluator, start, solution.q)
+        attempt = _Attempt(evaluator, plan, seed, start, solution, (*notes, *solution.notes))
+        return attempt.recentred(watch)
+
+    def recentred(self, watch: Watch) -> "_Attempt":
+        """Move hierarchical latents towards centred coordinates where the data say much of them."""
+        problem = self.evaluator.problem
+        centring = _information_centring(problem, self.solution)
+        if not centring or watch.over:
+            return self
+        evaluator = self.evaluator.with_centring(centring)
+        start = find_start(evaluator, watch, self.seed)
+        solution = self.plan.solver.solve(evaluator, self.plan.family, start, self.seed, watch)
+        evaluator.num_gradients += self.evaluator.num_gradients
+        if not solution.elbo > self.solution.elbo:
+            self.evaluator.num_gradients = evaluator.num_gradients
+            return self
+        shares = ", ".join(f"{name} {value.mean():.2f}" for name, value in centring.items())
+        plan = self.plan.then(
+            f"coordinates centred by the data's share of information ({shares}): "
+            f"the ELBO rose from {self.solution.elbo:.2f} to {solution.elbo:.2f}"
+        )
+        return _Attempt(evaluator, plan, self.seed, start, solution, (*self.notes[: -len(self.solution.notes) or None], *solution.notes))
+
+
+def _information_centring(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+    """Share of each hierarchical latent's information that comes from the data.
+
+    In non-centred coordinates the prior's precision is 1, so 1 - 1 / P_jj is the share of the
+    conditional precision that the data give (Gorinova et al. 2020 learn it; here it is read off).
+    """
+    moving = [s for s in problem.latents if s.parents and s.centring is not None]
+    q = solution.q
+    if not moving or not isinstance(q, DenseGaussian) or not np.isfinite(solution.elbo):
+        return {}
+    inverse = np.linalg.inv(q.factor)
+    precision = np.sum(inverse**2, axis=0)
+    centring = {
+        s.name: np.clip(1.0 - 1.0 / precision[s.slice], 0.0, 1.0).reshape(s.unconstrained_shape) for s in moving
+    }
+    return centring if max(float(c.max()) for c in centring.values()) > 0.3 else {}
+
+
+# --- certificate and correction ---------------------------------------------------------------
+
+
+def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
+    evaluator, q, seed = attempt.evaluator, attempt.solution.q, attempt.seed
+    watch.report("certificate")
+    weighted = certificate.weigh(evaluator, q, seed + 7)
+    others = modes.other_modes(evaluator, attempt.start, q, attempt.solution.elbo, seed, watch)
+    moved = drift = None
+    if not watch.over:
+        chains = certificate.start_chains(evaluator, q, seed)
+        moved, _ = certificate.first_move(chains)
+        drift = certificate.measure_drift(
+            evaluator.problem, moved, evaluator.constrain(weighted.points), evaluator.constrain(moved.flat)
+        )
+        fine = drift.largest < verdict.MAX_DRIFT and weighted.khat < LIGHT_TAIL
+        if correct and not fine:
+            moved = certificate.keep_moving(chains, moved, watch)
+    pool = _choose_pool(weighted, moved, drift)
+    return _outcome(attempt, q, weighted, moved, drift, others, pool, watch)
+
+
+def _outcome(
+    attempt: _Attempt, q: AbstractDistribution, weighted: Weighted, moved: Moved | None, drift: Drift | None,
+    others: tuple[modes.Mode, ...], pool: Pool, watch: Watch, covered: float = 0.0,
+) -> Outcome:  # fmt: skip
+    log_q = None
+    if moved is not None:
+        log_q = q.log_prob(moved.flat).reshape(moved.log_joint.shape)
+    missed = sum(m.weight for m in others) if pool.method != "mixture" else 0.0
+    solution = attempt.solution
+    findings = verdict.Findings(
+        solver_ok=solution.status.ok,
+        solver_message=solution.status.value,
+        drift=drift.largest if drift else float("nan"),
+        drift_error=float(drift.error[drift.worst]) if drift else float("nan"),
+        drifted=drift.labels[drift.worst] if drift else "",
+        khat=weighted.khat,
+        ess_share=weighted.ess / len(weighted.log_ratio),
+        outside=weighted.num_outside / len(weighted.log_ratio),
+        missed_mass=missed,
+        correction=pool.method,
+        corrected_ess=pool.ess,
+        corrected_ok=pool.ok,
+        corrected_message=pool.message,
+        stuck=moved.stuck if moved else 0.0,
+    )
+    return Outcome(
+        problem=attempt.evaluator.problem,
+        plan=attempt.plan,
+        q=q,
+        solution=solution,
+        start=attempt.start,
+        weighted=weighted,
+        drift=drift,
+        moved=moved,
+        other_modes=others,
+        pool=pool,
+        evidence=evidence.bracket(weighted, moved, log_q),
+        findings=findings,
+        verdict=verdict.judge(findings),
+        notes=attempt.notes,
+        status=solution.status if not watch.interrupted else Status.INTERRUPTED,
+        num_gradients=attempt.evaluator.num_gradients,
+        seconds=watch.seconds,
+    )
+
+
+def _choose_pool(weighted: Weighted, moved: Moved | None, drift: Drift | None) -> Pool:
+    """The best corrected draws: light-tailed weights of a good q, else converged chains."""
+    importance = _importance_pool(weighted)
+    if moved is None or drift is None:
+        return importance
+    chains = _chain_pool(moved)
+    if drift.largest < verdict.MAX_DRIFT and weighted.khat < LIGHT_TAIL and importance.ok:
+        return importance
+    if chains.ok:
+        return chains
+    return importance if importance.ok and drift.largest < verdict.MAX_DRIFT else chains
+
+
+def _importance_pool(weighted: Weighted) -> Pool:
+    if weighted.smoothed is None:
+        return Pool(weighted.points, None, "none", 0.0, False, "importance weights could not be computed")
+    ok = weighted.khat < verdict.MAX_KHAT and weighted.ess >= verdict.MIN_ESS
+    message = f"importance-corrected draws: k-hat {weighted.khat:.2f}, effective sample size {weighted.ess:.0f}"
+    return Pool(weighted.points, np.exp(weighted.smoothed.log_weights), "importance", weighted.ess, ok, message)
+
+
+def _chain_pool(moved: Moved) -> Pool:
+    a, flat = moved.agreement, moved.flat
+    keep = np.linspace(0, len(flat) - 1, min(POOL, len(flat))).astype(int)
+    message = (
+        f"{moved.points.shape[1]} chains of {moved.num_transitions} transitions from q "
+        f"{'agree' if a.converged else 'have not converged'}: autocorrelation time {a.iact:.1f}, R-hat {a.rhat:.3f}, "
+        f"effective sample size {a.ess:.0f}"
+    )
+    ok = a.converged and a.ess >= verdict.MIN_ESS and moved.stuck <= verdict.MAX_STUCK
+    return Pool(flat[keep], None, "chains", a.ess, ok, message)
+
+
+# --- rungs ------------------------------------------------------------------------------------
+
+
+def _richer(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
+    """From a restricted Gaussian to a dense one, where its size allows."""
+    dim = outcome.problem.dim
+    if isinstance(outcome.plan.family, Dense) or dim > LAPLACE_LIMIT:
+        return outcome
+    solver = FixedDraws() if dim <= DENSE_LIMIT else ResidualLaplace()
+    plan = dataclasses.replace(outcome.plan, family=Dense(), solver=solver).then(
+        f"from {outcome.plan.family.describe()} to a dense Gaussian"
+    )
+    return _retry(outcome, plan, seed, watch)
+
+
+def _other_starts(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
+    """Other starting points, where the solver did not converge."""
+    if outcome.solution.status.ok:
+        return outcome
+    plan = outcome.plan.then("the solver did not converge: again from other starting points")
+    return _retry(outcome, plan, seed + 1, watch)
+
+
+def _retry(outcome: Outcome, plan: Plan, seed: int, watch: Watch) -> Outcome:
+    attempt = _Attempt.make(outcome.problem, plan, seed, watch)
+    new = _certify(attempt, watch, correct=True)
+    better = new.verdict.word != "bad" or new.weighted.elbo > outcome.weighted.elbo
+    kept = new if better else outcome
+    return dataclasses.replace(kept, num_gradients=outcome.num_gradients + new.num_gradients, plan=plan if better else kept.plan)
+
+
+def _mixture(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
+    """One Gaussian per mode, weighed by importance sampling."""
+    if not outcome.other_modes or not isinstance(outcome.q, DenseGaussian):
+        return outcome
+    parts = (outcome.q, *(m.q for m in outcome.other_modes if isinstance(m.q, DenseGaussian)))
+    elbos = np.array([outcome.solution.elbo, *(m.elbo for m in outcome.other_modes)])
+    mixture = MixtureGaussian(parts, elbos - np.logaddexp.reduce(elbos))
+    points = mixture.sample(np.random.default_rng((seed, 3)), 2 * certificate.NUM_DRAWS)
+    evaluator = Evaluator(outcome.problem)
+    weighted = certificate.weigh_points(points, evaluator.value(points), mixture.log_prob(points))
+    pool = _importance_pool(weighted)
+    pool = dataclasses.replace(pool, method="mixture", message=f"mixture of {len(parts)} Gaussians, {pool.message}")
+    plan = outcome.plan.then(f"{len(parts)} separate modes: a mixture of their Gaussians, corrected by importance weights")
+    attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
+    new = _outcome(attempt, mixture, weighted, None, outcome.drift, outcome.other_modes, pool, watch)
+    return new if new.verdict.word != "bad" else outcome
+
+
+def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
+    """NUTS started at the best draws so far and preconditioned by q."""
+    evaluator = Evaluator(outcome.problem)
+    found = nuts.sample(evaluator, outcome.q, outcome.pool.points, outcome.pool.weights, seed, watch)
+    if found is None:
+        return outcome
+    keep = np.linspace(0, len(found.points) - 1, min(POOL, len(found.points))).astype(int)
+    ok = found.rhat < verdict.MAX_RHAT and found.divergences < verdict.MAX_STUCK
+    message = (
+        f"NUTS, {found.num_chains} chains from q: R-hat {found.rhat:.3f}, effective sample size {found.ess:.0f}, "
+        f"{100 * found.divergences:.1f}% divergent; its means differ from q's by up to {found.from_q:.2f} sd"
+    )
+    if not ok and outcome.pool.method == "chains" and outcome.moved is not None and outcome.moved.agreement.rhat < found.rhat:
+        return dataclasses.replace(outcome, plan=outcome.plan.then(f"{message}; not better, the chains' draws are kept"))
+    pool = Pool(found.points[keep], None, "nuts", found.ess, ok, message)
+    plan = outcome.plan.then("NUTS started at q and preconditioned by it")
+    attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
+    return _outcome(attempt, outcome.q, outcome.weighted, outcome.moved, outcome.drift, outcome.other_modes, pool, watch)

@@ -1,0 +1,8 @@
+"""Solvers: methods that fit a variational distribution."""
+
+from taut.solvers.base import AbstractSolver, Solution
+from taut.solvers.fixed_draws import FixedDraws
+from taut.solvers.laplace import Laplace, ResidualLaplace
+from taut.solvers.matching import BatchMatch, Pathfinder
+
+__all__ = ["AbstractSolver", "BatchMatch", "FixedDraws", "Laplace", "Pathfinder", "ResidualLaplace", "Solution"]

@@ -1,0 +1,160 @@
+"""Where to begin: paths to the modes, and a tournament of the Gaussians read off them."""
+
+import dataclasses
+
+import numpy as np
+
+from taut._core.errors import DataError, StartError
+from taut._core.progress import Watch
+from taut.expectation import fixed_normals
+from taut.problem import Problem
+from taut.problem.data import nonfinite, split
+from taut.problem.evaluator import Evaluator, where_not_finite
+from taut.solvers.descent import DENSE_LIMIT, DescentPath, descend
+
+NUM_PATHS = 8
+NUM_DRAWS = 16  # common draws on which candidates are ranked
+FIRST_DRAWS = 4  # of those, used to drop hopeless candidates
+FINALISTS = 24
+MAX_RETRIES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The best Gaussian found on the paths, and the paths.
+
+    Attributes:
+        mean: shape (d,).
+        root: square root of the covariance, (d, d), or standard deviations, (d,).
+        elbo: its ELBO on a few draws; -inf if no candidate's was finite.
+        paths: the descent paths, best end first.
+    """
+
+    mean: np.ndarray
+    root: np.ndarray
+    elbo: float
+    paths: tuple[DescentPath, ...]
+
+
+def find_start(evaluator: Evaluator, watch: Watch, seed: int) -> Start:
+    """Follow paths from several points and pick the Gaussian of highest ELBO near them.
+
+    In hierarchies the density rises without bound towards degenerate scales; the tournament
+    looks at the whole path, so it stops where the mass is, not at the mode.
+
+    Args:
+        evaluator: the problem's log joint.
+        watch: ends the search early.
+        seed: of the starting points and draws.
+
+    Raises:
+        StartError: if the log joint is not finite at any starting point.
+    """
+    starts = starting_points(evaluator, seed)
+    paths = tuple(descend(evaluator, starts, watch))
+    mean, root, elbo = tournament(evaluator, paths, seed)
+    return Start(mean, root, elbo, paths)
+
+
+def starting_points(evaluator: Evaluator, seed: int, count: int = NUM_PATHS) -> np.ndarray:
+    """Finite points around the prior's centre: the centre, jitters and prior draws."""
+    rng, dim = np.random.default_rng((seed, 1)), evaluator.problem.dim
+    radius = 1.0
+    for _ in range(MAX_RETRIES):
+        points = np.concatenate(
+            [
+                np.zeros((1, dim)),
+                0.1 * radius * rng.standard_normal((1, dim)),
+                radius * rng.standard_normal((count // 2 - 1, dim)),
+                radius * rng.uniform(-2.0, 2.0, (count - count // 2 - 1, dim)),
+            ]
+        )
+        values, grads = evaluator.value_and_grad(points)
+        finite = np.isfinite(values) & (np.abs(grads).sum(axis=1) < np.inf)
+        if finite.any():
+            return points[finite]
+        radius *= 0.5
+    raise _start_error(evaluator.problem)
+
+
+def _start_error(problem: Problem) -> Exception:
+    """Explain why no start is finite: the data's NaNs first, then the sites at fault."""
+    sites = where_not_finite(problem, np.zeros(problem.dim))
+    named = "; ".join(f"site '{n}' is {v}" for n, v in sites.items()) or "the gradient is not finite"
+    broken = nonfinite({**split(problem.arrays["data"])[0], **{(k,): v for k, v in problem.arrays.get("observe", {}).items()}})
+    if broken:
+        return DataError(f"{'; '.join(broken)}. Drop or impute those rows, or mask them with numpyro.handlers.mask ({named})")
+    hint = "; NaN usually means a log, root or division of a value out of range" if any(map(np.isnan, sites.values())) else (
+        "; -inf means that the data lie outside the site's support (a negative count, a probability of zero)" if sites else ""
+    )
+    return StartError(f"the log joint density is not finite at any of {NUM_PATHS * MAX_RETRIES} starting points: {named}{hint}")
+
+
+def tournament(evaluator: Evaluator, paths: tuple[DescentPath, ...], seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Rank Gaussians read off the paths by their ELBO on common draws.
+
+    Returns:
+        Mean, square root of the covariance (a vector of standard deviations where that won or
+        beyond the dense limit), and the ELBO.
+    """
+    noise = fixed_normals(NUM_DRAWS, evaluator.problem.dim, seed)
+    candidates = _candidates(paths)
+    best_end = paths[0]
+    laplace = curvature_root(evaluator, best_end.end) if evaluator.problem.dim <= DENSE_LIMIT // 2 else None
+    if laplace is not None:
+        candidates.append((best_end.end, laplace))
+    rough = _elbos(evaluator, candidates, noise[:FIRST_DRAWS])
+    order = np.argsort(-np.where(np.isnan(rough), -np.inf, rough))[:FINALISTS]
+    finalists = [candidates[i] for i in order]
+    elbos = _elbos(evaluator, finalists, noise)
+    best = int(np.argmax(elbos))
+    return finalists[best][0], finalists[best][1], float(elbos[best])
+
+
+def _candidates(paths: tuple[DescentPath, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+    found = []
+    for path in paths:
+        for snapshot in path.snapshots[-8:]:
+            covariance = snapshot.covariance
+            diagonal = covariance if covariance.ndim == 1 else np.diagonal(covariance)
+            found.append((snapshot.point, np.sqrt(np.maximum(diagonal, 1e-300))))
+            if covariance.ndim == 2 and (root := cholesky(covariance)) is not None:
+                found.append((snapshot.point, root))
+        found.append((path.start, np.ones_like(path.start)))
+        found.append((path.end, np.full_like(path.end, 0.1)))
+    return found
+
+
+def _elbos(evaluator: Evaluator, candidates: list[tuple[np.ndarray, np.ndarray]], noise: np.ndarray) -> np.ndarray:
+    points, log_dets = [], []
+    for mean, root in candidates:
+        dense = root.ndim == 2
+        points.append(mean + (noise @ root.T if dense else noise * root))
+        log_dets.append(np.sum(np.log(np.diagonal(root) if dense else root)))
+    values = evaluator.value(np.concatenate(points)).reshape(len(candidates), len(noise))
+    entropy = 0.5 * noise.shape[1] * (1.0 + np.log(2.0 * np.pi)) + np.asarray(log_dets)
+    return values.mean(axis=1) + entropy
+
+
+def cholesky(matrix: np.ndarray) -> np.ndarray | None:
+    """Lower Cholesky factor, or None where the matrix is not positive definite."""
+    try:
+        factor = np.linalg.cholesky(0.5 * (matrix + matrix.T))
+    except np.linalg.LinAlgError:
+        return None
+    return factor if np.isfinite(factor).all() else None
+
+
+def curvature_root(evaluator: Evaluator, point: np.ndarray) -> np.ndarray | None:
+    """Root of the inverse negative Hessian by central differences of the gradient.
+
+    Costs 2 d gradients; eigenvalues below 1e-8 of the largest make it None.
+    """
+    dim, step = len(point), 1e-4
+    shifts = step * np.eye(dim)
+    _, grads = evaluator.value_and_grad(np.concatenate([point + shifts, point - shifts]))
+    hessian = (grads[:dim] - grads[dim:]) / (2.0 * step)
+    values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
+    if not values[0] > 1e-8 * values[-1]:
+        return None
+    return cholesky((vectors / values) @ vectors.T)
