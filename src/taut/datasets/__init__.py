@@ -1,0 +1,5 @@
+"""Small real data sets for demonstrations and documentation."""
+
+from taut.datasets._baseball import baseball
+
+__all__ = ["baseball"]
