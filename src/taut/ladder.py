@@ -16,6 +16,7 @@ from taut.solvers import FixedDraws, ResidualLaplace, Solution
 from taut.solvers.start import Start, find_start
 from taut.trust import certificate, evidence, improper, modes, nuts, verdict
 from taut.trust.certificate import Drift, Moved, Weighted
+from taut.trust.draws import Draws, make_draws, thinned
 
 OnDoubt = Literal["escalate", "warn", "raise"]
 POOL = 8192  # corrected draws that a result keeps
@@ -27,16 +28,14 @@ class Pool:
     """Draws that stand for the posterior.
 
     Attributes:
-        points: (n, d), unconstrained.
-        weights: probabilities, (n,), or None for equal ones.
+        draws: the draws, with weights where they have any.
         method: "none" (q itself), "importance", "chains", "mixture" or "nuts".
         ess: their effective sample size.
         ok: whether they passed their own checks.
         message: what those checks say.
     """
 
-    points: np.ndarray
-    weights: np.ndarray | None
+    draws: Draws
     method: str
     ess: float
     ok: bool
@@ -53,6 +52,7 @@ class Outcome:
     solution: Solution
     start: Start
     weighted: Weighted
+    raw: Draws
     drift: Drift | None
     moved: Moved | None
     other_modes: tuple[modes.Mode, ...]
@@ -113,6 +113,7 @@ class _Attempt:
     def make(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "_Attempt":
         """Start and solve, in the better of the non-centred and the information-weighted coordinates."""
         evaluator = Evaluator(problem)
+        certificate.prepare_chains(evaluator)
         watch.report("starting", latents=problem.dim)
         start = find_start(evaluator, watch, seed)
         solution = plan.solver.solve(evaluator, plan.family, start, seed, watch)
@@ -166,30 +167,30 @@ def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
     evaluator, q, seed = attempt.evaluator, attempt.solution.q, attempt.seed
     watch.report("certificate")
     weighted = certificate.weigh(evaluator, q, seed + 7)
+    raw = make_draws(evaluator, weighted.points)
     others = modes.other_modes(evaluator, attempt.start, q, attempt.solution.elbo, seed, watch)
     moved = drift = None
     if not watch.over:
         chains = certificate.start_chains(evaluator, q, seed)
         moved, _ = certificate.first_move(chains)
-        drift = certificate.measure_drift(
-            evaluator.problem, moved, evaluator.constrain(weighted.points), evaluator.constrain(moved.flat)
-        )
+        drift = certificate.measure_drift(evaluator.problem, moved, raw.values, evaluator.constrain(moved.flat))
         fine = drift.largest < verdict.MAX_DRIFT and weighted.khat < LIGHT_TAIL
         if correct and not fine:
             moved = certificate.keep_moving(chains, moved, watch)
-    pool = _choose_pool(weighted, moved, drift)
-    return _outcome(attempt, q, weighted, moved, drift, others, pool, watch)
+    pool = _choose_pool(evaluator, weighted, raw, moved, drift)
+    return _outcome(attempt, q, weighted, raw, moved, drift, others, pool, watch)
 
 
 def _outcome(
-    attempt: _Attempt, q: AbstractDistribution, weighted: Weighted, moved: Moved | None, drift: Drift | None,
-    others: tuple[modes.Mode, ...], pool: Pool, watch: Watch, covered: float = 0.0,
+    attempt: _Attempt, q: AbstractDistribution, weighted: Weighted, raw: Draws, moved: Moved | None, drift: Drift | None,
+    others: tuple[modes.Mode, ...], pool: Pool, watch: Watch,
 ) -> Outcome:  # fmt: skip
     log_q = None
     if moved is not None:
         log_q = q.log_prob(moved.flat).reshape(moved.log_joint.shape)
     missed = sum(m.weight for m in others) if pool.method != "mixture" else 0.0
     solution = attempt.solution
+    spread_error, spread_of = pool.draws.spread_error(attempt.evaluator.problem, pool.ess)
     findings = verdict.Findings(
         solver_ok=solution.status.ok,
         solver_message=solution.status.value,
@@ -205,6 +206,8 @@ def _outcome(
         corrected_ok=pool.ok,
         corrected_message=pool.message,
         stuck=moved.stuck if moved else 0.0,
+        spread_error=spread_error,
+        spread_of=spread_of,
     )
     return Outcome(
         problem=attempt.evaluator.problem,
@@ -213,6 +216,7 @@ def _outcome(
         solution=solution,
         start=attempt.start,
         weighted=weighted,
+        raw=raw,
         drift=drift,
         moved=moved,
         other_modes=others,
@@ -227,37 +231,36 @@ def _outcome(
     )
 
 
-def _choose_pool(weighted: Weighted, moved: Moved | None, drift: Drift | None) -> Pool:
+def _choose_pool(evaluator: Evaluator, weighted: Weighted, raw: Draws, moved: Moved | None, drift: Drift | None) -> Pool:
     """The best corrected draws: light-tailed weights of a good q, else converged chains."""
-    importance = _importance_pool(weighted)
+    importance = _importance_pool(weighted, raw)
     if moved is None or drift is None:
         return importance
-    chains = _chain_pool(moved)
-    if drift.largest < verdict.MAX_DRIFT and weighted.khat < LIGHT_TAIL and importance.ok:
+    stays = drift.largest < verdict.MAX_DRIFT
+    if stays and weighted.khat < LIGHT_TAIL and importance.ok:
         return importance
-    if chains.ok:
-        return chains
-    return importance if importance.ok and drift.largest < verdict.MAX_DRIFT else chains
+    chains = _chain_pool(evaluator, moved)
+    return importance if importance.ok and stays and not chains.ok else chains
 
 
-def _importance_pool(weighted: Weighted) -> Pool:
+def _importance_pool(weighted: Weighted, raw: Draws) -> Pool:
     if weighted.smoothed is None:
-        return Pool(weighted.points, None, "none", 0.0, False, "importance weights could not be computed")
+        return Pool(raw, "none", 0.0, False, "importance weights could not be computed")
     ok = weighted.khat < verdict.MAX_KHAT and weighted.ess >= verdict.MIN_ESS
     message = f"importance-corrected draws: k-hat {weighted.khat:.2f}, effective sample size {weighted.ess:.0f}"
-    return Pool(weighted.points, np.exp(weighted.smoothed.log_weights), "importance", weighted.ess, ok, message)
+    draws = dataclasses.replace(raw, weights=np.exp(weighted.smoothed.log_weights))
+    return Pool(draws, "importance", weighted.ess, ok, message)
 
 
-def _chain_pool(moved: Moved) -> Pool:
-    a, flat = moved.agreement, moved.flat
-    keep = np.linspace(0, len(flat) - 1, min(POOL, len(flat))).astype(int)
+def _chain_pool(evaluator: Evaluator, moved: Moved) -> Pool:
+    a = moved.agreement
     message = (
         f"{moved.points.shape[1]} chains of {moved.num_transitions} transitions from q "
         f"{'agree' if a.converged else 'have not converged'}: autocorrelation time {a.iact:.1f}, R-hat {a.rhat:.3f}, "
         f"effective sample size {a.ess:.0f}"
     )
     ok = a.converged and a.ess >= verdict.MIN_ESS and moved.stuck <= verdict.MAX_STUCK
-    return Pool(flat[keep], None, "chains", a.ess, ok, message)
+    return Pool(make_draws(evaluator, thinned(moved.flat, POOL)), "chains", a.ess, ok, message)
 
 
 # --- rungs ------------------------------------------------------------------------------------
@@ -301,21 +304,21 @@ def _mixture(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     points = mixture.sample(np.random.default_rng((seed, 3)), 2 * certificate.NUM_DRAWS)
     evaluator = Evaluator(outcome.problem)
     weighted = certificate.weigh_points(points, evaluator.value(points), mixture.log_prob(points))
-    pool = _importance_pool(weighted)
+    raw = make_draws(evaluator, points)
+    pool = _importance_pool(weighted, raw)
     pool = dataclasses.replace(pool, method="mixture", message=f"mixture of {len(parts)} Gaussians, {pool.message}")
     plan = outcome.plan.then(f"{len(parts)} separate modes: a mixture of their Gaussians, corrected by importance weights")
     attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
-    new = _outcome(attempt, mixture, weighted, None, outcome.drift, outcome.other_modes, pool, watch)
+    new = _outcome(attempt, mixture, weighted, raw, None, outcome.drift, outcome.other_modes, pool, watch)
     return new if new.verdict.word != "bad" else outcome
 
 
 def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     """NUTS started at the best draws so far and preconditioned by q."""
     evaluator = Evaluator(outcome.problem)
-    found = nuts.sample(evaluator, outcome.q, outcome.pool.points, outcome.pool.weights, seed, watch)
+    found = nuts.sample(evaluator, outcome.q, outcome.pool.draws.points, outcome.pool.draws.weights, seed, watch)
     if found is None:
         return outcome
-    keep = np.linspace(0, len(found.points) - 1, min(POOL, len(found.points))).astype(int)
     ok = found.rhat < verdict.MAX_RHAT and found.divergences < verdict.MAX_STUCK
     message = (
         f"NUTS, {found.num_chains} chains from q: R-hat {found.rhat:.3f}, effective sample size {found.ess:.0f}, "
@@ -323,7 +326,9 @@ def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     )
     if not ok and outcome.pool.method == "chains" and outcome.moved is not None and outcome.moved.agreement.rhat < found.rhat:
         return dataclasses.replace(outcome, plan=outcome.plan.then(f"{message}; not better, the chains' draws are kept"))
-    pool = Pool(found.points[keep], None, "nuts", found.ess, ok, message)
+    pool = Pool(make_draws(evaluator, thinned(found.points, POOL)), "nuts", found.ess, ok, message)
     plan = outcome.plan.then("NUTS started at q and preconditioned by it")
     attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
-    return _outcome(attempt, outcome.q, outcome.weighted, outcome.moved, outcome.drift, outcome.other_modes, pool, watch)
+    return _outcome(
+        attempt, outcome.q, outcome.weighted, outcome.raw, outcome.moved, outcome.drift, outcome.other_modes, pool, watch
+    )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from taut._core.errors import ModelError, UnsupportedError
 from taut.posterior import predictive as prediction
-from taut.posterior.draws import Draws
+from taut.trust.draws import Draws
 from taut.problem.evaluator import Evaluator
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from taut._core.errors import TautError
-from taut.posterior.draws import Draws
+from taut.trust.draws import Draws
 from taut.report.content import Graph, ReportContent
 from taut.report.graph import graph_of
 from taut.report.html import render

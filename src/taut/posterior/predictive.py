@@ -10,7 +10,7 @@ import numpy as np
 
 from taut._core.errors import UnsupportedError, listing
 from taut._core.precision import double_precision
-from taut.posterior.draws import Draws
+from taut.trust.draws import Draws
 from taut.problem import Problem
 
 CHUNK = 250  # draws predicted together, so that memory does not grow with their number
@@ -93,6 +93,6 @@ def with_prior(problem: Problem, more_data: Any, draws: Draws) -> Problem:
         likelihood = {n: v for n, v in inner(u, arrays).items() if n in observed}
         return {"prior": prior, **likelihood}
 
-    program = dataclasses.replace(new.program, log_joint_sites=log_joint_sites, _hoisted={})
+    program = dataclasses.replace(new.program, log_joint_sites=log_joint_sites, compiled={}, _hoisted={})
     arrays = {**new.arrays, "centring": problem.arrays["centring"], "prior_mean": mean, "prior_whiten": whiten}
     return dataclasses.replace(new, program=program, arrays=arrays)

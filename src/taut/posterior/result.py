@@ -1,6 +1,7 @@
 """The result of a fit."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ from taut.families import AbstractDistribution, AbstractFamily
 from taut.ladder import Outcome, escalate, mcmc, run
 from taut.plan import Plan, make_plan
 from taut.posterior import export, page, predictive, storage
-from taut.posterior.draws import Draws, make_draws
+from taut.trust.draws import Draws, make_draws
 from taut.posterior.table import summary_table
 from taut.problem import Problem
+from taut.problem.evaluator import Evaluator
 from taut.solvers import AbstractSolver
 from taut.trust.evidence import Evidence
 from taut.trust.summary import History, Restarts, Trust
@@ -74,7 +76,7 @@ class Posterior:
         _positive(num_draws, "num_draws")
         if not corrected and self.problem is not None:
             rng = np.random.default_rng((self.seed if seed is None else seed, 13))
-            found = make_draws(self.problem, self.q.sample(rng, num_draws), None)
+            found = make_draws(Evaluator(self.problem), self.q.sample(rng, num_draws))
             return dict(found.values)
         pool = self._corrected if corrected else self._raw
         index = pool.indices(num_draws, self.seed if seed is None else seed)
@@ -253,6 +255,7 @@ def _positive(value: int, name: str) -> None:
         raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that a fit depends on."""
     found = {}
@@ -285,8 +288,8 @@ def from_outcome(outcome: Outcome, seed: int) -> Posterior:
         seed=seed,
         versions=versions(),
         problem=problem,
-        _corrected=make_draws(problem, outcome.pool.points, outcome.pool.weights),
-        _raw=make_draws(problem, outcome.weighted.points, None),
+        _corrected=outcome.pool.draws,
+        _raw=outcome.raw,
         _outcome=outcome,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from taut._core.errors import ArgumentError, FileError, listing
 from taut.families import AbstractDistribution
-from taut.posterior.draws import Draws
+from taut.trust.draws import Draws
 from taut.problem import Density, describe
 from taut.trust.evidence import Evidence
 from taut.trust.summary import History, Restarts, Trust

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from taut.posterior.draws import Draws
+from taut.trust.draws import Draws
 from taut.problem import scalar_labels
 
 TABLE_DRAWS = 8192

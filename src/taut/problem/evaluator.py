@@ -11,6 +11,7 @@ from taut._core.precision import double_precision
 from taut.problem.types import Arrays, Problem, Program
 
 MAX_LANES = 64
+SMALL = 2**14  # numbers up to which a gradient costs less than compiling the value alone
 LANE_BUDGET = 2**22  # numbers that one batch may touch, so that intermediates stay near the cache
 
 
@@ -38,6 +39,8 @@ class Evaluator:
     Attributes:
         problem: the problem.
         num_gradients: gradients evaluated so far.
+        batch: points whose intermediates stay near the cache.
+        lanes: points in one call of the compiled function.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -46,7 +49,9 @@ class Evaluator:
         with double_precision():
             prepared = problem.prepared
             size = sum(int(np.size(a)) for a in jax.tree.leaves(prepared)) + problem.dim
-            self.lanes = int(np.clip(LANE_BUDGET // size, 4, MAX_LANES))
+            self.batch = int(max(LANE_BUDGET // size, 4))
+            self.lanes = min(self.batch, MAX_LANES)
+            self._small = size < SMALL
             self._device = jax.device_put(prepared)
 
     @property
@@ -77,6 +82,8 @@ class Evaluator:
 
     def value(self, points: np.ndarray) -> np.ndarray:
         """Log joint of points (n, d), shape (n,); -inf where it is NaN."""
+        if self._small:
+            return self.value_and_grad(points)[0]
         (values,) = self._map(lambda *args: (_value(*args),), points)
         return np.where(np.isnan(values), -np.inf, values)
 

@@ -92,6 +92,7 @@ class Program:
         observed: the observed sites; factors are not among them.
         deterministic: names and shapes of deterministic sites.
         notes: what a reader should know of how the model was read.
+        compiled: functions compiled ahead of need, by what they were compiled for.
     """
 
     log_joint_sites: Callable[[Any, Arrays], dict[str, Any]]
@@ -103,6 +104,7 @@ class Program:
     observed: tuple[Observed, ...]
     deterministic: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     _hoisted: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property

@@ -9,11 +9,12 @@ from taut.expectation import fixed_normals
 from taut.families.gaussian import AbstractGaussian
 from taut.problem import Problem, scalar_labels
 from taut.problem.evaluator import Evaluator
-from taut.trust.chains import Agreement, Chains, Record, agreement, normal_scores
+from taut.trust.chains import Agreement, Chains, Record, agreement, normal_scores, prepare
 from taut.trust.psis import Smoothed, pareto_smooth
 
 NUM_CHAINS = 256
 NUM_DRAWS = 4096
+LONG_MEMORY = 3.0  # autocorrelation time beyond which trajectories are made longer
 DENSE_LIMIT = 1000  # beyond, chains are preconditioned by marginal scales only
 
 
@@ -128,6 +129,11 @@ def whitening(q: AbstractGaussian) -> np.ndarray:
     return q.colour(np.eye(q.dim)).T if q.dim <= DENSE_LIMIT else q.sd
 
 
+def prepare_chains(evaluator: Evaluator, num_chains: int = NUM_CHAINS) -> None:
+    """Begin to compile the chains in the background, while the solver runs."""
+    prepare(evaluator, num_chains, 2 if evaluator.problem.dim <= DENSE_LIMIT else 1)
+
+
 def start_chains(evaluator: Evaluator, q: AbstractGaussian, seed: int, num_chains: int = NUM_CHAINS) -> Chains:
     """Chains started from q and preconditioned by it."""
     z = fixed_normals(num_chains, q.dim, seed + 101)
@@ -164,6 +170,8 @@ def keep_moving(chains: Chains, moved: Moved, watch: Watch, max_rounds: int = 6,
             break
         if not moved.agreement.converged:
             _rewhiten(chains, moved)
+        if moved.agreement.iact > LONG_MEMORY:
+            chains.lengthen()
         warmup = chains.run(max(1, blocks), adapt=True)
         blocks *= 2
         record = chains.run(blocks, adapt=False)
@@ -234,6 +242,7 @@ __all__ = [
     "first_move",
     "keep_moving",
     "measure_drift",
+    "prepare_chains",
     "start_chains",
     "weigh",
     "weigh_points",

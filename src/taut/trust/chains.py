@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
+from taut._core.background import compile_soon
 from taut._core.precision import double_precision
 from taut.problem.evaluator import Evaluator
 
 TRANSITIONS = 12  # in one compiled call
-LEAPFROGS = 6
+TRAJECTORY = np.pi / 2.0  # longest, in whitened units: a quarter turn forgets a Gaussian's start
+LEAPFROGS, MAX_LEAPFROGS = 6, 16
 MAX_REFERENCE = 4096  # draws that ranks are taken among
 TARGET_ACCEPTANCE, ADAPT_RATE, JITTER = 0.8, 0.6, 0.3
 
@@ -29,6 +31,14 @@ class ChainState(NamedTuple):
     log_joint: Any
     score: Any
     log_step: Any
+
+
+class Noise(NamedTuple):
+    """Randomness of one compiled call, drawn on the host: generators take XLA long to compile."""
+
+    momentum: Any
+    jitter: Any
+    uniform: Any
 
 
 class Record(NamedTuple):
@@ -54,7 +64,8 @@ def _whitened(program: Any, prepared: Any, mean: Any, root: Any, lanes: int) -> 
         return program.log_joint(mean + (root @ z if root.ndim == 2 else root * z), prepared)
 
     def many(z: Any) -> Any:
-        value, grad = jax.lax.map(jax.value_and_grad(one), z, batch_size=min(lanes, len(z)))
+        both = jax.value_and_grad(one)
+        value, grad = jax.vmap(both)(z) if lanes >= len(z) else jax.lax.map(both, z, batch_size=lanes)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(grad), axis=1)
         return jnp.where(finite, value, -jnp.inf), jnp.where(finite[:, None], grad, 0.0)
 
@@ -63,16 +74,14 @@ def _whitened(program: Any, prepared: Any, mean: Any, root: Any, lanes: int) -> 
 
 @functools.partial(jax.jit, static_argnums=(0, 7))
 def _run(
-    program: Any, prepared: Any, mean: Any, root: Any, state: ChainState, key: Any, settings: Any, lanes: int
+    program: Any, prepared: Any, mean: Any, root: Any, state: ChainState, noise: Noise, settings: Any, lanes: int
 ) -> tuple[ChainState, Any]:
-    adapt, leapfrogs = settings
+    adapt, leapfrogs, trajectory = settings
     evaluate = _whitened(program, prepared, mean, root, lanes)
+    longest = jnp.log(trajectory / leapfrogs)
 
-    def transition(state: ChainState, key: Any) -> tuple[ChainState, Any]:
-        keys = jax.random.split(key, 3)
-        momentum = jax.random.normal(keys[0], state.z.shape)
-        jitter = jax.random.uniform(keys[1], (len(state.z), 1), minval=1 - JITTER, maxval=1 + JITTER)
-        step = jnp.exp(state.log_step) * jitter
+    def transition(state: ChainState, noise: Noise) -> tuple[ChainState, Any]:
+        step = jnp.exp(state.log_step) * noise.jitter[:, None]
 
         def leapfrog(_: Any, carry: Any) -> Any:
             z, p, _, score = carry
@@ -82,22 +91,43 @@ def _run(
             return z, p + 0.5 * step * score, value, score
 
         z, p, value, score = jax.lax.fori_loop(
-            0, leapfrogs, leapfrog, (state.z, momentum, state.log_joint, state.score)
+            0, leapfrogs, leapfrog, (state.z, noise.momentum, state.log_joint, state.score)
         )
-        gain = value - state.log_joint - 0.5 * jnp.sum(p**2 - momentum**2, axis=1)
+        gain = value - state.log_joint - 0.5 * jnp.sum(p**2 - noise.momentum**2, axis=1)
         chance = jnp.where(jnp.isnan(gain), 0.0, jnp.exp(jnp.minimum(gain, 0.0)))
-        accept = jax.random.uniform(keys[2], chance.shape) < chance
+        accept = noise.uniform < chance
         mean_chance = chance.mean()
         new = ChainState(
             jnp.where(accept[:, None], z, state.z),
             jnp.where(accept, value, state.log_joint),
             jnp.where(accept[:, None], score, state.score),
-            state.log_step + adapt * ADAPT_RATE * (mean_chance - TARGET_ACCEPTANCE),
+            jnp.minimum(state.log_step + adapt * ADAPT_RATE * (mean_chance - TARGET_ACCEPTANCE), longest),
         )
         return new, (new.z, new.log_joint, mean_chance, accept)
 
-    keys = jax.random.split(key, TRANSITIONS + 1)
-    return jax.lax.scan(transition, state, keys[:-1])
+    return jax.lax.scan(transition, state, noise)
+
+
+def _compiled(evaluator: Evaluator, count: int, root_ndim: int) -> Any:
+    """The future of the chains' compiled program, begun by whoever asks first."""
+    program, dim = evaluator.problem.program, evaluator.problem.dim
+    lanes = min(count, evaluator.batch)
+    key = ("chains", count, root_ndim, lanes)
+    if key not in program.compiled:
+        array = functools.partial(jax.ShapeDtypeStruct, dtype=np.float64)
+        state = ChainState(array((count, dim)), array((count,)), array((count, dim)), array(()))
+        noise = Noise(array((TRANSITIONS, count, dim)), array((TRANSITIONS, count)), array((TRANSITIONS, count)))
+        settings = (array(()), jax.ShapeDtypeStruct((), np.int64), array(()))
+        prepared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), evaluator.prepared)
+        program.compiled[key] = compile_soon(
+            _run, program, prepared, array((dim,)), array((dim,) * root_ndim), state, noise, settings, lanes
+        )
+    return program.compiled[key]
+
+
+def prepare(evaluator: Evaluator, count: int, root_ndim: int) -> None:
+    """Begin to compile the chains' program in the background."""
+    _compiled(evaluator, count, root_ndim)
 
 
 class Chains:
@@ -113,9 +143,9 @@ class Chains:
 
     def __init__(self, evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, z: np.ndarray, seed: int) -> None:
         self.evaluator, self.mean, self.root = evaluator, mean, root
-        first_step = np.log(min(0.5, 1.6 / LEAPFROGS * 1.5) * z.shape[1] ** -0.1)
-        self.leapfrogs = LEAPFROGS
-        self._seed, self._calls = seed, 0
+        first_step = np.log(TRAJECTORY / LEAPFROGS * z.shape[1] ** -0.1)
+        self.leapfrogs, self.trajectory = LEAPFROGS, TRAJECTORY
+        self._rng = np.random.default_rng((seed, 17))
         self.state = self._state(z, np.float64(first_step))
 
     def _state(self, z: np.ndarray, log_step: Any) -> ChainState:
@@ -134,16 +164,24 @@ class Chains:
         return Record(z, log_joint, acceptance, accepted.any(axis=0))
 
     def _block(self, adapt: bool) -> tuple[np.ndarray, ...]:
+        evaluator, shape = self.evaluator, (TRANSITIONS, *self.state.z.shape)
+        noise = Noise(
+            self._rng.standard_normal(shape),
+            self._rng.uniform(1.0 - JITTER, 1.0 + JITTER, shape[:2]),
+            self._rng.uniform(size=shape[:2]),
+        )
+        settings = (np.float64(adapt), np.int64(self.leapfrogs), np.float64(self.trajectory))
+        run = _compiled(evaluator, shape[1], self.root.ndim).result()
         with double_precision():
-            key = jax.random.fold_in(jax.random.key(self._seed), self._calls)
-            settings = (float(adapt), self.leapfrogs)
-            evaluator = self.evaluator
-            self.state, out = _run(
-                evaluator.problem.program, evaluator.prepared, self.mean, self.root, self.state, key, settings, evaluator.lanes
-            )
-            self._calls += 1
-            evaluator.num_gradients += TRANSITIONS * self.leapfrogs * len(self.state.z)
-            return tuple(np.asarray(o) for o in out)
+            self.state, out = run(evaluator.prepared, self.mean, self.root, self.state, noise, settings)
+        evaluator.num_gradients += TRANSITIONS * self.leapfrogs * shape[1]
+        return tuple(np.asarray(o) for o in out)
+
+    def lengthen(self) -> None:
+        """Allow trajectories twice as long, with as many steps as the tuned step size needs."""
+        self.trajectory = 2.0 * TRAJECTORY
+        needed = np.ceil(self.trajectory / np.exp(float(self.state.log_step)))
+        self.leapfrogs = int(np.clip(needed, LEAPFROGS, MAX_LEAPFROGS))
 
     def points(self, z: np.ndarray) -> np.ndarray:
         """Unconstrained points of whitened positions, (..., d)."""

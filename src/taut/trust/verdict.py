@@ -20,7 +20,7 @@ HEALTHY_SHARE = 0.9  # share of draws that weights keep: above it the tail index
 MAX_RHAT = 1.01
 MAX_OUTSIDE = 0.01  # share of q's draws without a density
 MAX_STUCK = 0.02
-CHAINS_AGREE = 0.15  # importance and chain means may differ by this many sds
+MAX_SPREAD_ERROR = 0.05  # relative standard error of a latent's sd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Findings:
         corrected_ok: the corrected draws passed their own checks.
         corrected_message: what those checks say.
         stuck: share of chains that never moved.
+        spread_error: largest relative standard error of a latent's sd.
+        spread_of: label of that latent.
     """
 
     solver_ok: bool
@@ -58,6 +60,8 @@ class Findings:
     corrected_ok: bool
     corrected_message: str
     stuck: float
+    spread_error: float
+    spread_of: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +102,11 @@ def _faults_of_q(f: Findings) -> list[str]:
         faults.append(f"restarts ended in other modes, which hold about {100 * f.missed_mass:.0f}% of the mass")
     if f.stuck > MAX_STUCK:
         faults.append(f"{100 * f.stuck:.0f}% of the chains never moved")
+    if f.spread_error > MAX_SPREAD_ERROR:
+        faults.append(
+            f"{f.spread_of} has heavy tails: its sd is known to about {100 * f.spread_error:.0f}% only; "
+            "read its median and intervals"
+        )
     return faults
 
 
