@@ -214,10 +214,21 @@ def test_data_formats(folder):
     assert list(cli.read_data(folder / "rows.json")["y"]) == [2, 4]
 
 
+def test_text_becomes_codes_that_are_explained(folder, calls, capsys):
+    (folder / "data.csv").write_text("x,y,place\n1,2.1,south\n2,3.9,north\n3,6.2,south\n")
+    (folder / "model.py").write_text("def model(x, place, y=None):\n    pass\n")
+    assert cli.main(["fit", "model.py", "--data", "data.csv"]) == 0
+    (call,) = calls
+    assert list(call.data["place"].cat.codes) == [1, 0, 1]
+    assert "place: 0 north, 1 south\n" in capsys.readouterr().out
+    assert cli.main(["fit", "model.py", "--data", "data.csv", "--quiet"]) == 0
+    assert "north" not in capsys.readouterr().out
+
+
 def test_lists_that_are_no_arrays_stay_lists():
-    assert cli._as_array(["a", "b"]) == ["a", "b"]
-    assert cli._as_array([[1], [2, 3]]) == [[1], [2, 3]]
-    assert cli._as_array([1, 2]).dtype.kind == "i"
+    assert cli.as_array(["a", "b"]) == ["a", "b"]
+    assert cli.as_array([[1], [2, 3]]) == [[1], [2, 3]]
+    assert cli.as_array([1, 2]).dtype.kind == "i"
 
 
 def test_parquet_is_read(folder):

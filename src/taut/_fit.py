@@ -10,7 +10,7 @@ from taut.families import AbstractFamily
 from taut.ladder import OnDoubt, run
 from taut.plan import make_plan
 from taut.posterior import Posterior
-from taut.posterior.result import from_outcome
+from taut.posterior.result import check_budget, from_outcome
 from taut.problem import Density, describe
 from taut.solvers import AbstractSolver
 
@@ -62,23 +62,26 @@ def fit(
     with Watch(budget, progress, callbacks) as watch:
         problem = describe(model, data, observe)
         plan = make_plan(problem, family, solver)
-        posterior = from_outcome(run(problem, plan, seed, on_doubt, watch), seed)
+        posterior = from_outcome(run(problem, plan, seed, on_doubt, watch), seed, watch)
     return _act_on(posterior, on_doubt)
 
 
 def _check(seed: int, budget: float | None, on_doubt: str) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ArgumentError(f"seed must be a whole number of at least 0, got {seed!r}")
-    if budget is not None and not budget > 0:
-        raise ArgumentError(f"budget must be a positive number of seconds or None, got {budget!r}")
+    check_budget(budget)
     if on_doubt not in DOUBTS:
-        raise ArgumentError(f"on_doubt must be one of {', '.join(map(repr, DOUBTS))}, got {on_doubt!r}")
+        raise ArgumentError(
+            f"on_doubt must be one of {', '.join(map(repr, DOUBTS))}, got {on_doubt!r}"
+        )
 
 
 def _act_on(posterior: Posterior, on_doubt: str) -> Posterior:
     if posterior.trust.verdict != "bad":
         return posterior
-    message = f"the fit of {posterior.name} is not to be trusted: " + "; ".join(posterior.trust.reasons)
+    message = f"the fit of {posterior.name} is not to be trusted: " + "; ".join(
+        posterior.trust.reasons
+    )
     if on_doubt == "raise":
         raise DoubtError(f"{message}. The posterior is in this error's .posterior", posterior)
     warnings.warn(f"{message}. Advice: {'; '.join(posterior.trust.advice)}", stacklevel=3)

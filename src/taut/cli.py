@@ -8,12 +8,15 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from taut.datasets.files import InputError, as_array, check_file, codes, read_data
 
 EXIT_FINE = 0
 EXIT_FAILED = 1
@@ -39,10 +42,6 @@ exit codes:
 """
 
 
-class InputError(Exception):
-    """Something that the user named cannot be used; the message says what and what to try."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -55,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
+    except BrokenPipeError:  # as in `taut fit ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("taut: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -178,7 +180,7 @@ def _observation(text: str) -> tuple[str, Any]:
 
 def _fit(options: argparse.Namespace) -> int:
     # Cheap checks first: a typing error should not cost the seconds that JAX takes to load.
-    _check_file(options.file, "the model file")
+    check_file(options.file, "the model file")
     data = None if options.data is None else read_data(options.data)
     model = load_model(options.file, options.model)
     out = _folder(options.out)
@@ -188,16 +190,20 @@ def _fit(options: argparse.Namespace) -> int:
     posterior = taut.fit(
         model,
         data,
-        observe={name: _as_array(value) for name, value in options.observe} or None,
+        observe={name: as_array(value) for name, value in options.observe} or None,
         family=_family(options.family),
         seed=options.seed,
         budget=options.budget,
         on_doubt=options.on_doubt,
         progress=False if options.quiet else None,
     )
-    verdict = posterior.trust.verdict
-    print(f"verdict: {verdict}" if options.quiet else posterior)
+    # Files first: nothing is lost when whoever reads the output stops reading.
     _write(posterior, out)
+    verdict = posterior.trust.verdict
+    for line in [] if options.quiet else codes(data, arguments_of(model)):
+        print(line)
+    print(f"verdict: {verdict}" if options.quiet else posterior)
+    print(f"wrote report.html, summary.csv and fit.taut to {out}")
     return EXIT_BAD_VERDICT if options.strict and verdict == "bad" else EXIT_FINE
 
 
@@ -209,7 +215,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    _check_file(options.file, "the saved fit")
+    check_file(options.file, "the saved fit")
     _folder(options.out.parent)
 
     import taut
@@ -223,7 +229,6 @@ def _write(posterior: Any, out: Path) -> None:
     posterior.summary().to_csv(out / "summary.csv")
     posterior.save(out / "fit.taut")
     posterior.report(out / "report.html")
-    print(f"wrote report.html, summary.csv and fit.taut to {out}")
 
 
 def _family(word: str | None) -> Any:
@@ -236,19 +241,6 @@ def _family(word: str | None) -> Any:
 # ---------------------------------------------------------------- files
 
 
-def _check_file(path: Path, what: str) -> None:
-    if path.is_dir():
-        raise InputError(f"{what} {path} is a folder")
-    if path.exists():
-        return
-    message = f"{what} {path} does not exist"
-    if path.parent.is_dir():
-        names = [entry.name for entry in path.parent.iterdir()]
-        if close := get_close_matches(path.name, names, n=1):
-            message += f"; did you mean {path.parent / close[0]}?"
-    raise InputError(message)
-
-
 def _folder(path: Path) -> Path:
     """Make the folder for the results, before the work whose results go there."""
     try:
@@ -256,6 +248,11 @@ def _folder(path: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot make the folder {path}: {error.strerror}") from error
     return path
+
+
+def arguments_of(model: Any) -> list[str]:
+    """Return the names of a model's arguments."""
+    return list(inspect.signature(getattr(model, "log_density", model)).parameters)
 
 
 def load_model(path: Path, name: str) -> Any:
@@ -309,96 +306,6 @@ def _no_such_model(module: Any, path: Path, name: str) -> str:
     close = get_close_matches(name, functions, n=1)
     choice = close[0] if close else functions[0]
     return f"{message}; it defines {', '.join(functions)}. Try --model {choice}"
-
-
-# ---------------------------------------------------------------- data
-
-
-def read_data(path: Path) -> Any:
-    """Read a data file into what ``taut.fit`` accepts.
-
-    Args:
-        path: .csv and .parquet give a data frame, whose columns become the model's arguments;
-            .npz and .json a dict. In JSON, lists of numbers become arrays, and a list of records
-            becomes a data frame; single numbers and text stay what they are.
-
-    Raises:
-        InputError: if the file is missing, of another kind, or cannot be read.
-    """
-    _check_file(path, "the data file")
-    readers = {
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-        ".json": _read_json,
-        ".npz": _read_npz,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(
-            f"the data file {path} must end in {', '.join(readers)}, got {path.suffix or 'no ending'!r}"
-        )
-    try:
-        return reader(path)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"the data file {path} cannot be read as {path.suffix}: {str(error).strip()}"
-        ) from error
-
-
-def _read_csv(path: Path) -> Any:
-    import pandas as pd
-
-    return pd.read_csv(path)
-
-
-def _read_parquet(path: Path) -> Any:
-    """Read with whichever library is there: pandas needs pyarrow for it, polars nothing."""
-    for library in ("polars", "pandas"):
-        try:
-            return importlib.import_module(library).read_parquet(path)
-        except ImportError:
-            continue
-    raise InputError("reading Parquet needs polars or pyarrow: pip install polars")
-
-
-def _read_npz(path: Path) -> Any:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def _read_json(path: Path) -> Any:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        import pandas as pd
-
-        return pd.DataFrame(value)
-    if not isinstance(value, dict):
-        raise InputError(f"the data file {path} must hold an object or a list of records")
-    return _arrays_in(value)
-
-
-def _arrays_in(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _arrays_in(inner) for key, inner in value.items()}
-    return _as_array(value) if isinstance(value, list) else value
-
-
-def _as_array(value: Any) -> Any:
-    """Turn numbers into an array, null into NaN; leave lists of anything else alone."""
-    import numpy as np
-
-    array = np.array(value, dtype=object)
-    if array.size and any(item is None for item in array.flat):
-        array = np.where(array == None, np.nan, array)  # noqa: E711 (elementwise)
-    try:
-        converted = np.array(array.tolist())
-    except ValueError:
-        return value
-    return converted if converted.dtype.kind in "biuf" else value
 
 
 if __name__ == "__main__":

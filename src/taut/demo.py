@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.scipy.special import expit
 
 from taut._fit import fit
 from taut.datasets import baseball
@@ -21,6 +22,7 @@ def batting(at_bats: Any, hits: Any) -> None:
     tau = numpyro.sample("tau", dist.HalfNormal(1.0))
     with numpyro.plate("player", len(at_bats)):
         ability = numpyro.sample("ability", dist.Normal(mu, tau))
+        numpyro.deterministic("average", expit(ability))
         numpyro.sample("hits", dist.Binomial(at_bats, logits=ability), obs=hits)
 
 
@@ -41,12 +43,26 @@ def mean_squared_errors(ability: np.ndarray, data: dict[str, np.ndarray]) -> tup
 
 
 def _compare(posterior: "Posterior", data: dict[str, np.ndarray]) -> str:
-    pooled, raw = mean_squared_errors(np.asarray(posterior.draws(4000)["ability"]), data)
-    ratio = raw / pooled
+    """Each player's average so far, its posterior, and what the rest of the season brought."""
+    table = posterior.summary("average", hdi_prob=0.9)
+    mean, low, high = (table.iloc[:, k].to_numpy() for k in (0, 2, 3))
+    raw, truth = data["hits"] / data["at_bats"], data["rest_of_season"]
+    lines = [f"{'':<12}  so far  posterior     90% interval  rest of season"]
+    lines += [
+        f"{name:<12}  {a:6.3f}  {m:9.3f}    {lo:.3f} to {hi:.3f}  {t:14.3f}"
+        for name, a, m, lo, hi, t in zip(data["player"], raw, mean, low, high, truth, strict=True)
+    ]
+    inside = int(np.sum((low <= truth) & (truth <= high)))
+    pooled, apart = mean_squared_errors(posterior.draws(4000)["ability"], data)
+    ratio = apart / pooled
     verb = f"{ratio:.1f} times smaller" if ratio > 1 else f"{1 / ratio:.1f} times larger"
-    return (
-        f"Forecasting each player's average over the rest of the season: mean squared error "
-        f"{pooled:.5f} for the posterior means, {raw:.5f} for the averages so far ({verb})."
+    return "\n".join(
+        [
+            *lines,
+            f"The intervals hold {inside} of the {len(truth)} averages of the rest of the season.",
+            "Mean squared error as a forecast of it:",
+            f"{pooled:.5f} for the posterior means, {apart:.5f} for the averages so far ({verb}).",
+        ]
     )
 
 

@@ -21,6 +21,8 @@ from taut.trust.draws import Draws, make_draws, thinned
 OnDoubt = Literal["escalate", "warn", "raise"]
 POOL = 8192  # corrected draws that a result keeps
 LIGHT_TAIL = 0.5  # k-hat below which importance weights are preferred to chains
+NEARLY_EXACT = 0.7  # share of the draws that weights keep, for them to stand in for chains
+DEAR = 2**18  # numbers that a gradient touches, above which chains take seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +172,9 @@ def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
     raw = make_draws(evaluator, weighted.points)
     others = modes.other_modes(evaluator, attempt.start, q, attempt.solution.elbo, seed, watch)
     moved = drift = None
-    if not watch.over:
+    if _nearly_exact(evaluator, weighted):
+        drift = certificate.weighted_drift(evaluator.problem, raw, weighted)
+    elif not watch.over:
         chains = certificate.start_chains(evaluator, q, seed)
         moved, _ = certificate.first_move(chains)
         drift = certificate.measure_drift(evaluator.problem, moved, raw.values, evaluator.constrain(moved.flat))
@@ -179,6 +183,12 @@ def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
             moved = certificate.keep_moving(chains, moved, watch)
     pool = _choose_pool(evaluator, weighted, raw, moved, drift)
     return _outcome(attempt, q, weighted, raw, moved, drift, others, pool, watch)
+
+
+def _nearly_exact(evaluator: Evaluator, weighted: Weighted) -> bool:
+    """True where gradients are dear and the weights so even that they are the better certificate."""
+    even = weighted.ess > NEARLY_EXACT * len(weighted.log_ratio) and weighted.khat < LIGHT_TAIL
+    return even and evaluator.cost > DEAR
 
 
 def _outcome(
@@ -208,6 +218,7 @@ def _outcome(
         stuck=moved.stuck if moved else 0.0,
         spread_error=spread_error,
         spread_of=spread_of,
+        drift_from="chains" if moved or not drift else "weights",
     )
     return Outcome(
         problem=attempt.evaluator.problem,

@@ -7,7 +7,7 @@ from taut.families import AbstractFamily, Dense, Diagonal
 from taut.problem import Latent, Problem
 from taut.solvers import AbstractSolver, FixedDraws, ResidualLaplace
 
-DENSE_LIMIT = 400  # latents up to which a dense Gaussian is fitted from scratch
+DENSE_LIMIT = 1000  # latents up to which a dense Gaussian is fitted from scratch
 LAPLACE_LIMIT = 2000  # latents up to which a d x d matrix is factorised at all
 
 

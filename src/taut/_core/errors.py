@@ -50,8 +50,9 @@ class FileError(TautError, OSError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" for the known name closest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f", did you mean '{by_lower[close[0]]}'?" if close else ""
 
 
 def listing(names: Iterable[str], limit: int = 12) -> str:

@@ -4,11 +4,13 @@ A model closes over its data (lists, arrays in the enclosing scope). Left inside
 them at compile time, for seconds; taken out, they are ordinary arguments.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.extend.core as jex
+import numpy as np
 
 Pytree = Any
 
@@ -18,16 +20,28 @@ def shapes_of(tree: Pytree) -> Pytree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.dtypes.result_type(x)), tree)
 
 
-def hoist(fn: Callable[..., Pytree], *examples: Pytree) -> tuple[Callable[..., Pytree], list[Any]]:
+@dataclasses.dataclass(frozen=True)
+class Hoisted:
+    """A traced function with its constants taken out.
+
+    Attributes:
+        call: ``(constants, *args)``, equal to the function at ``args``.
+        constants: the constants.
+        width: numbers in the largest array that one call makes on its way; what a batch of
+            calls multiplies.
+    """
+
+    call: Callable[..., Pytree]
+    constants: list[Any]
+    width: int
+
+
+def hoist(fn: Callable[..., Pytree], *examples: Pytree) -> Hoisted:
     """Trace ``fn`` once and take its constants out.
 
     Args:
         fn: a JAX function of pytrees.
         *examples: arguments, or their shapes and dtypes.
-
-    Returns:
-        A function ``(constants, *args)`` equal to ``fn(*args)`` for arguments of the same
-        structure, and the list of constants.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*examples)
     tree = jax.tree.structure(out_shape)
@@ -36,7 +50,20 @@ def hoist(fn: Callable[..., Pytree], *examples: Pytree) -> tuple[Callable[..., P
         run = jex.jaxpr_as_fun(jex.ClosedJaxpr(closed.jaxpr, constants))
         return jax.tree.unflatten(tree, run(*jax.tree.leaves(args)))
 
-    return call, list(closed.consts)
+    return Hoisted(call, list(closed.consts), _width(closed.jaxpr))
+
+
+def _width(jaxpr: Any) -> int:
+    """Size of the largest array made inside, in nested calls too."""
+    widest = 1
+    for equation in jaxpr.eqns:
+        for out in equation.outvars:
+            widest = max(widest, int(np.prod(getattr(out.aval, "shape", ()), dtype=int)))
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                widest = max(widest, _width(inner))
+    return widest
 
 
 def dependencies(fn: Callable[..., dict[str, Any]], inputs: dict[str, Any], *rest: Pytree) -> dict[str, set[str]]:

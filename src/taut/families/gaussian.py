@@ -5,11 +5,13 @@ covariance they hold, and so in what colouring costs. Arrays are NumPy or JAX fl
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
+from typing_extensions import override
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 Points = Float[np.ndarray, "n d"]
@@ -118,20 +120,25 @@ class DiagonalGaussian(AbstractGaussian):
     mean: np.ndarray
     scale: np.ndarray
 
+    @override
     def colour(self, noise: Points) -> Points:
         return noise * self.scale
 
+    @override
     def whiten(self, centred: Points) -> Points:
         return centred / self.scale
 
+    @override
     def pull_back(self, grads: Points) -> Points:
         return grads * self.scale
 
     @property
+    @override
     def log_det(self) -> float:
         return float(np.sum(np.log(self.scale)))
 
     @property
+    @override
     def variance(self) -> Vector:
         return self.scale**2
 
@@ -147,20 +154,25 @@ class DenseGaussian(AbstractGaussian):
     mean: np.ndarray
     factor: np.ndarray
 
+    @override
     def colour(self, noise: Points) -> Points:
         return noise @ self.factor.T
 
+    @override
     def whiten(self, centred: Points) -> Points:
-        return solve_triangular(self.factor, centred.T, lower=True).T
+        return solve_triangular(self.factor, centred.T, lower=True, check_finite=False).T
 
+    @override
     def pull_back(self, grads: Points) -> Points:
         return grads @ self.factor
 
     @property
+    @override
     def log_det(self) -> float:
         return float(np.sum(np.log(np.diagonal(self.factor))))
 
     @property
+    @override
     def variance(self) -> Vector:
         return np.sum(self.factor**2, axis=1)
 
@@ -196,20 +208,25 @@ class LowRankGaussian(AbstractGaussian):
     def _root(self, x: Points, gain: np.ndarray) -> Points:
         return x + ((x @ self.basis) * gain) @ self.basis.T
 
+    @override
     def colour(self, noise: Points) -> Points:
         return self._root(noise, self._stretch - 1.0) * self.scale
 
+    @override
     def whiten(self, centred: Points) -> Points:
         return self._root(centred / self.scale, 1.0 / self._stretch - 1.0)
 
+    @override
     def pull_back(self, grads: Points) -> Points:
         return self._root(grads * self.scale, self._stretch - 1.0)
 
     @property
+    @override
     def log_det(self) -> float:
         return float(np.sum(np.log(self.scale)) + np.sum(np.log(self._stretch)))
 
     @property
+    @override
     def variance(self) -> Vector:
         return self.scale**2 * (1.0 + np.sum((self.basis * self.strength) ** 2, axis=1))
 
@@ -235,26 +252,32 @@ class BlockGaussian(AbstractGaussian):
     indices: tuple[np.ndarray, ...]
     factors: tuple[np.ndarray, ...]
 
-    def _each(self, x: Points, equation: str, factors: tuple[np.ndarray, ...]) -> Points:
+    def _each(self, x: Points, apply: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Points:
         out = np.empty_like(x)
-        for index, factor in zip(self.indices, factors, strict=True):
-            out[:, index] = np.einsum(equation, factor, x[:, index])
+        for index, factor in zip(self.indices, self.factors, strict=True):
+            stacked = x[:, index].transpose(1, 2, 0)  # (blocks, size, n)
+            out[:, index] = apply(factor, stacked).transpose(2, 0, 1)
         return out
 
+    @override
     def colour(self, noise: Points) -> Points:
-        return self._each(noise, "bij,nbj->nbi", self.factors)
+        return self._each(noise, np.matmul)
 
+    @override
     def whiten(self, centred: Points) -> Points:
-        return self._each(centred, "bij,nbj->nbi", tuple(np.linalg.inv(f) for f in self.factors))
+        return self._each(centred, np.linalg.solve)
 
+    @override
     def pull_back(self, grads: Points) -> Points:
-        return self._each(grads, "bji,nbj->nbi", self.factors)
+        return self._each(grads, lambda factor, x: factor.transpose(0, 2, 1) @ x)
 
     @property
+    @override
     def log_det(self) -> float:
         return float(sum(np.log(np.einsum("bii->bi", f)).sum() for f in self.factors))
 
     @property
+    @override
     def variance(self) -> Vector:
         out = np.empty_like(self.mean)
         for index, factor in zip(self.indices, self.factors, strict=True):
@@ -274,6 +297,7 @@ class MixtureGaussian(AbstractDistribution):
     log_weights: np.ndarray
 
     @property
+    @override
     def dim(self) -> int:
         return self.parts[0].dim
 
@@ -283,16 +307,24 @@ class MixtureGaussian(AbstractDistribution):
         return np.exp(self.log_weights) @ np.stack([p.mean for p in self.parts])
 
     @property
+    @override
     def sd(self) -> Vector:
-        weights, means = np.exp(self.log_weights), np.stack([p.mean for p in self.parts])
-        second = weights @ (np.stack([p.variance for p in self.parts]) + means**2)
-        return np.sqrt(second - self.mean**2)
+        away = np.stack([p.mean for p in self.parts]) - self.mean
+        variances = np.stack([p.variance for p in self.parts])
+        return np.sqrt(np.exp(self.log_weights) @ (variances + away**2))
 
+    @override
     def sample(self, rng: np.random.Generator, num_draws: int) -> Points:
-        counts = rng.multinomial(num_draws, np.exp(self.log_weights))
-        draws = np.concatenate([p.sample(rng, int(n)) for p, n in zip(self.parts, counts, strict=True)])
+        weights = np.exp(self.log_weights)
+        counts = rng.multinomial(num_draws, weights / weights.sum())
+        draws = np.concatenate(
+            [p.sample(rng, int(n)) for p, n in zip(self.parts, counts, strict=True)]
+        )
         return rng.permutation(draws)
 
+    @override
     def log_prob(self, points: Points) -> Float[np.ndarray, " n"]:
-        each = np.stack([p.log_prob(points) + w for p, w in zip(self.parts, self.log_weights, strict=True)])
+        each = np.stack(
+            [p.log_prob(points) + w for p, w in zip(self.parts, self.log_weights, strict=True)]
+        )
         return np.logaddexp.reduce(each, axis=0)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from taut._core.errors import ArgumentError
 from taut.families.gaussian import (
@@ -50,6 +51,11 @@ class AbstractForm(abc.ABC):
         """Standard normals used per draw."""
         return self.dim
 
+    @property
+    @abc.abstractmethod
+    def width(self) -> int:
+        """Most scale parameters of one coordinate; with fewer draws ELBOs are unbounded."""
+
     @abc.abstractmethod
     def initial(self, q: AbstractGaussian) -> np.ndarray:
         """Parameters of the member closest to a Gaussian, marginals kept."""
@@ -57,6 +63,10 @@ class AbstractForm(abc.ABC):
     @abc.abstractmethod
     def draws(self, params: Any, noise: Any) -> tuple[Any, Any]:
         """Draws, shape (n, d), and half the log determinant of the covariance (JAX)."""
+
+    @abc.abstractmethod
+    def scaled(self, params: np.ndarray, factor: float) -> np.ndarray:
+        """Parameters of the member with all standard deviations multiplied by ``factor``."""
 
     @abc.abstractmethod
     def gaussian(self, params: np.ndarray) -> AbstractGaussian:
@@ -67,9 +77,11 @@ class AbstractForm(abc.ABC):
 class Diagonal(AbstractFamily):
     """Mean field: independent Gaussians. Underestimates spread where latents are coupled."""
 
+    @override
     def describe(self) -> str:
         return "diagonal Gaussian (mean field)"
 
+    @override
     def bind(self, latents: tuple[Latent, ...]) -> AbstractForm:
         return DiagonalForm(latents[-1].stop)
 
@@ -78,9 +90,11 @@ class Diagonal(AbstractFamily):
 class Dense(AbstractFamily):
     """One Gaussian with full covariance over all latents."""
 
+    @override
     def describe(self) -> str:
         return "dense Gaussian (full covariance)"
 
+    @override
     def bind(self, latents: tuple[Latent, ...]) -> AbstractForm:
         dim = latents[-1].stop
         return BlockForm(dim, ((tuple(range(dim)),),))
@@ -99,11 +113,15 @@ class LowRank(AbstractFamily):
     def __post_init__(self) -> None:
         """Check the rank."""
         if self.rank < 1:
-            raise ArgumentError(f"rank must be at least 1, got {self.rank}; use families.Diagonal() for no rank at all")
+            raise ArgumentError(
+                f"rank must be at least 1, got {self.rank}; use families.Diagonal() for no rank at all"
+            )
 
+    @override
     def describe(self) -> str:
         return f"Gaussian with diagonal plus rank-{self.rank} covariance"
 
+    @override
     def bind(self, latents: tuple[Latent, ...]) -> AbstractForm:
         dim = latents[-1].stop
         return LowRankForm(dim, min(self.rank, dim))
@@ -125,11 +143,17 @@ class Block(AbstractFamily):
         if self.by not in ("latent", "plate"):
             raise ArgumentError(f"by must be 'latent' or 'plate', got '{self.by}'")
 
+    @override
     def describe(self) -> str:
         return f"block-diagonal Gaussian, one dense block per {'latent' if self.by == 'latent' else 'plate element'}"
 
+    @override
     def bind(self, latents: tuple[Latent, ...]) -> AbstractForm:
-        groups = [list(range(s.start, s.stop)) for s in latents] if self.by == "latent" else _plate_groups(latents)
+        groups = (
+            [list(range(s.start, s.stop)) for s in latents]
+            if self.by == "latent"
+            else _plate_groups(latents)
+        )
         sizes = sorted({len(g) for g in groups})
         layout = tuple(tuple(tuple(g) for g in groups if len(g) == size) for size in sizes)
         return BlockForm(latents[-1].stop, layout)
@@ -153,13 +177,27 @@ class DiagonalForm(AbstractForm):
 
     dim: int
 
+    @property
+    @override
+    def width(self) -> int:
+        return 1
+
+    @override
     def initial(self, q: AbstractGaussian) -> np.ndarray:
         return np.concatenate([q.mean, np.log(q.sd)])
 
+    @override
     def draws(self, params: Any, noise: Any) -> tuple[Any, Any]:
         mean, log_sd = params[: self.dim], params[self.dim :]
         return mean + jnp.exp(log_sd) * noise, jnp.sum(log_sd)
 
+    @override
+    def scaled(self, params: np.ndarray, factor: float) -> np.ndarray:
+        out = params.copy()
+        out[self.dim : 2 * self.dim] += np.log(factor)
+        return out
+
+    @override
     def gaussian(self, params: np.ndarray) -> AbstractGaussian:
         return DiagonalGaussian(params[: self.dim], np.exp(params[self.dim :]))
 
@@ -173,6 +211,11 @@ class BlockForm(AbstractForm):
 
     dim: int
     layout: Layout
+
+    @property
+    @override
+    def width(self) -> int:
+        return max(len(blocks[0]) for blocks in self.layout)
 
     def _factors(self, params: Any, xp: Any) -> list[Any]:
         start, factors = self.dim, []
@@ -192,17 +235,27 @@ class BlockForm(AbstractForm):
             factors.append(unit * scale[:, :, None])
         return factors
 
+    @override
     def initial(self, q: AbstractGaussian) -> np.ndarray:
-        parts, covariance = [q.mean], q.covariance
+        parts = [q.mean]
+        independent = isinstance(q, DiagonalGaussian)
+        root = None if independent else q.colour(np.eye(self.dim))
         for blocks in self.layout:
             index = np.asarray(blocks)
-            factor = np.linalg.cholesky(covariance[index[:, :, None], index[:, None, :]])
-            scale = np.einsum("bii->bi", factor)
-            rows, columns = np.tril_indices(index.shape[1], -1)
-            unit = factor / scale[:, :, None]
+            size = index.shape[1]
+            if root is None:
+                scale, unit = q.sd[index], np.zeros((len(index), size, size))
+            else:  # by QR: a covariance would lose half of the digits
+                upper = np.linalg.qr(root[:, index].transpose(1, 0, 2), mode="r")
+                diagonal = np.einsum("bii->bi", upper)
+                scale = np.maximum(np.abs(diagonal), np.finfo(float).tiny)
+                unit = (upper * np.where(diagonal < 0, -1.0, 1.0)[:, :, None]).transpose(0, 2, 1)
+                unit = unit / scale[:, :, None]
+            rows, columns = np.tril_indices(size, -1)
             parts.append(np.concatenate([np.log(scale), unit[:, rows, columns]], axis=1).ravel())
         return np.concatenate(parts)
 
+    @override
     def draws(self, params: Any, noise: Any) -> tuple[Any, Any]:
         out, log_det = jnp.zeros_like(noise), 0.0
         for blocks, factor in zip(self.layout, self._factors(params, jnp), strict=True):
@@ -211,11 +264,24 @@ class BlockForm(AbstractForm):
             log_det = log_det + jnp.sum(jnp.log(jnp.einsum("bii->bi", factor)))
         return params[: self.dim] + out, log_det
 
+    @override
+    def scaled(self, params: np.ndarray, factor: float) -> np.ndarray:
+        out, start = params.copy(), self.dim
+        for blocks in self.layout:
+            count, size = len(blocks), len(blocks[0])
+            stop = start + count * (size * (size + 1) // 2)
+            out[start:stop].reshape(count, -1)[:, :size] += np.log(factor)  # a view
+            start = stop
+        return out
+
+    @override
     def gaussian(self, params: np.ndarray) -> AbstractGaussian:
         factors = self._factors(params, np)
         if len(self.layout) == 1 and len(self.layout[0]) == 1:
             return DenseGaussian(params[: self.dim], factors[0][0])
-        return BlockGaussian(params[: self.dim], tuple(np.asarray(b) for b in self.layout), tuple(factors))
+        return BlockGaussian(
+            params[: self.dim], tuple(np.asarray(b) for b in self.layout), tuple(factors)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,18 +292,32 @@ class LowRankForm(AbstractForm):
     rank: int
 
     @property
+    @override
     def noise_dim(self) -> int:
         return self.dim + self.rank
 
+    @property
+    @override
+    def width(self) -> int:
+        return self.rank + 1
+
+    @override
     def initial(self, q: AbstractGaussian) -> np.ndarray:
+        columns = self._columns(q)
+        share = 1.0 / np.sqrt(1.0 + np.sum(columns**2, axis=1))  # keeps the marginal variances
+        return np.concatenate([q.mean, np.log(q.sd * share), columns.ravel()])
+
+    def _columns(self, q: AbstractGaussian) -> np.ndarray:
+        """Leading directions of the correlation; small ones in all directions if q has none."""
+        if isinstance(q, DiagonalGaussian):
+            return 0.01 * np.random.default_rng(0).standard_normal((self.dim, self.rank))
         sd = q.sd
         correlation = q.covariance / np.outer(sd, sd)
         values, vectors = np.linalg.eigh(correlation)
         top = np.argsort(values)[::-1][: self.rank]
-        columns = vectors[:, top] * np.sqrt(np.maximum(values[top] - 1.0, 1e-4))
-        share = 1.0 / np.sqrt(1.0 + np.sum(columns**2, axis=1))  # keeps the marginal variances
-        return np.concatenate([q.mean, np.log(sd * share), columns.ravel()])
+        return vectors[:, top] * np.sqrt(np.maximum(values[top] - 1.0, 1e-4))
 
+    @override
     def draws(self, params: Any, noise: Any) -> tuple[Any, Any]:
         d, r = self.dim, self.rank
         mean, log_scale, columns = params[:d], params[d : 2 * d], params[2 * d :].reshape(d, r)
@@ -245,6 +325,15 @@ class LowRankForm(AbstractForm):
         log_det = jnp.sum(log_scale) + 0.5 * jnp.linalg.slogdet(inner)[1]
         return mean + jnp.exp(log_scale) * (noise[:, :d] + noise[:, d:] @ columns.T), log_det
 
+    @override
+    def scaled(self, params: np.ndarray, factor: float) -> np.ndarray:
+        out = params.copy()
+        out[self.dim : 2 * self.dim] += np.log(factor)
+        return out
+
+    @override
     def gaussian(self, params: np.ndarray) -> AbstractGaussian:
         d, r = self.dim, self.rank
-        return LowRankGaussian.from_columns(params[:d], np.exp(params[d : 2 * d]), params[2 * d :].reshape(d, r))
+        return LowRankGaussian.from_columns(
+            params[:d], np.exp(params[d : 2 * d]), params[2 * d :].reshape(d, r)
+        )

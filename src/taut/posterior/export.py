@@ -9,14 +9,16 @@ import xarray as xr
 
 from taut._core.errors import ModelError, UnsupportedError
 from taut.posterior import predictive as prediction
-from taut.trust.draws import Draws
 from taut.problem.evaluator import Evaluator
+from taut.trust.draws import Draws
 
 if TYPE_CHECKING:
     from taut.posterior.result import Posterior
 
 
-def dataset(values: Mapping[str, np.ndarray], dims: Mapping[str, tuple[str, ...]], sample: bool = True) -> xr.Dataset:
+def dataset(
+    values: Mapping[str, np.ndarray], dims: Mapping[str, tuple[str, ...]], sample: bool = True
+) -> xr.Dataset:
     """Label arrays: (draw, *shape) with one chain added, or plain data."""
     variables, sizes = {}, {}
     for name, array in values.items():
@@ -51,7 +53,9 @@ def to_arviz(posterior: "Posterior", pool: Draws, num_draws: int, predictive: bo
     return _container(groups)
 
 
-def _model_groups(posterior: "Posterior", points: np.ndarray, num_draws: int, predictive: bool) -> dict[str, xr.Dataset]:
+def _model_groups(
+    posterior: "Posterior", points: np.ndarray, num_draws: int, predictive: bool
+) -> dict[str, xr.Dataset]:
     problem, dims, groups = posterior.problem, posterior.dims, {}
     assert problem is not None
     if not problem.observed:
@@ -60,7 +64,10 @@ def _model_groups(posterior: "Posterior", points: np.ndarray, num_draws: int, pr
         groups["log_likelihood"] = dataset(prediction.log_likelihood(problem, points), dims)
         if predictive:
             groups["posterior_predictive"] = dataset(posterior.predict(num_draws=num_draws), dims)
-    except (ModelError, UnsupportedError):  # a Density without these functions; the other groups stand
+    except (
+        ModelError,
+        UnsupportedError,
+    ):  # a Density without these functions; the other groups stand
         pass
     observed = problem.observed_values()
     if observed:
@@ -91,4 +98,4 @@ def _container(groups: dict[str, xr.Dataset]) -> Any:
         return xr.DataTree.from_dict(groups)
     import arviz
 
-    return arviz.InferenceData(**groups)
+    return arviz.InferenceData(**groups)  # type: ignore[arg-type]

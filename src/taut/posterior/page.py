@@ -1,16 +1,16 @@
 """From a posterior to its HTML page."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from taut._core.errors import TautError
-from taut.trust.draws import Draws
+from taut.posterior.storage import checked_target
 from taut.report.content import Graph, ReportContent
 from taut.report.graph import graph_of
 from taut.report.html import render
+from taut.trust.draws import Draws
 
 if TYPE_CHECKING:
     from taut.posterior.result import Posterior
@@ -19,17 +19,21 @@ PAGE_DRAWS, REPLICATES = 2000, 60
 MAX_OBSERVATIONS = 100_000
 
 
-def write(posterior: "Posterior", corrected: Draws, raw: Draws, path: str | os.PathLike[str]) -> None:
+def write(
+    posterior: "Posterior", corrected: Draws, raw: Draws, path: str | os.PathLike[str]
+) -> None:
     """Render the page and write it."""
-    Path(path).write_text(render(content_of(posterior, corrected, raw)), encoding="utf-8")
+    path = checked_target(path)
+    path.write_text(render(content_of(posterior, corrected, raw)), encoding="utf-8")
 
 
 def content_of(posterior: "Posterior", corrected: Draws, raw: Draws) -> ReportContent:
     """Everything that the page shows."""
     trust = posterior.trust
-    latents = list(trust.drift) and [n for n in corrected.values if n in posterior.dims]
-    index, raw_index = corrected.indices(PAGE_DRAWS, posterior.seed), raw.indices(PAGE_DRAWS, posterior.seed)
-    shown = latents or list(corrected.values)
+    index = corrected.indices(PAGE_DRAWS, posterior.seed)
+    raw_index = raw.indices(PAGE_DRAWS, posterior.seed)
+    # Deterministic sites have no drift of their own: they are in the table only.
+    shown = [n for n in corrected.values if n in posterior.dims]
     return ReportContent(
         title=posterior.name,
         verdict=trust.verdict,
@@ -57,9 +61,11 @@ def _facts(posterior: "Posterior") -> dict[str, str]:
         "log evidence, from above": f"{e.upper:.3f} ± {e.upper_error:.3f} nats",
         "k-hat": f"{t.khat:.2f}",
         "largest drift": f"{t.max_drift:.2f} sd",
-        "draws": f"{t.correction}, effective sample size {t.ess:.0f}",
-        "latents": f"{len(posterior.q.sd)} unconstrained coordinates",
-        "fit": str(h),
+        "draws": f"{t.correction}, effective sample size {t.ess:,.0f}",
+        "unconstrained coordinates": f"{len(posterior.q.sd):,}",
+        "steps": f"{max(len(h.elbo) - 1, 0)}, {h.status.split(':')[0]}",
+        "gradients": f"{h.num_gradients:,}",
+        "time": f"{h.seconds:.2f} s, seed {posterior.seed}",
     }
 
 
@@ -81,5 +87,10 @@ def _graph(posterior: "Posterior") -> Graph | None:
     problem = posterior.problem
     if problem is None or problem.relations is None:
         return None
-    sizes = {d: n for s in (*problem.latents, *problem.observed) for d, n in zip(s.dims, s.shape, strict=False) if d in s.plates}
+    sizes = {
+        d: n
+        for s in (*problem.latents, *problem.observed)
+        for d, n in zip(s.dims, s.shape, strict=False)
+        if d in s.plates
+    }
     return graph_of(problem.relations(), sizes)

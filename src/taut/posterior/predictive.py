@@ -1,98 +1,183 @@
-"""Predictions, pointwise likelihoods, and a posterior as the next prior."""
+"""Predictions and pointwise likelihoods at draws of the latents."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from taut._core.errors import UnsupportedError, listing
+from taut._core.errors import ArgumentError, ModelError
 from taut._core.precision import double_precision
-from taut.trust.draws import Draws
-from taut.problem import Problem
+from taut.problem import Latent, Observed, Predictor, Problem, Program
 
-CHUNK = 250  # draws predicted together, so that memory does not grow with their number
+MAX_LANES = 256  # draws evaluated together
+LANE_BUDGET = 2**22  # numbers that they may make, so that memory does not grow with their count
+Values = dict[str, np.ndarray]
 
 
-def predict(problem: Problem, draws: Mapping[str, np.ndarray], new_data: Any, seed: int) -> dict[str, np.ndarray]:
-    """Simulate the observed sites at draws of the latents."""
+@functools.partial(jax.jit, static_argnums=0)
+def _simulate(
+    simulate: Callable[..., Any], seed: Any, index: Any, latents: Any, arrays: Any
+) -> Any:
+    """Draw ``index`` has its own key, whatever draws are made beside it."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
+    return jax.vmap(simulate, (0, 0, None))(keys, latents, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_likelihood(program: Program, points: Any, arrays: Any) -> Any:
+    return jax.vmap(program.log_likelihood, (0, None))(points, arrays)
+
+
+def in_lanes(run: Callable[[Any], Any], batch: Any, size: int) -> Values:
+    """Apply a compiled function to a batch in pieces of one fixed length.
+
+    Args:
+        run: takes a piece of ``batch`` and returns a dict of arrays.
+        batch: pytree of NumPy arrays with one leading axis.
+        size: numbers that one element makes.
+
+    Returns:
+        The pieces put together; the same whatever the length of the pieces.
+    """
+    count = len(jax.tree.leaves(batch)[0])
+    lanes = int(np.clip(LANE_BUDGET // max(size, 1), 1, MAX_LANES))
+    index = np.arange(-(-count // lanes) * lanes) % count
+
+    def piece(rows: np.ndarray) -> Any:
+        return run(jax.tree.map(lambda x: x[rows], batch))  # NumPy: slicing compiles nothing
+
+    parts = [piece(rows) for rows in index.reshape(-1, lanes)]
+    return {n: np.concatenate([np.asarray(p[n]) for p in parts])[:count] for n in parts[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecaster:
+    """What predicting needs of a problem; its data are no part of it.
+
+    Attributes:
+        latents: as the fit had them.
+        observed: the sites to simulate.
+        predictor: as :attr:`Problem.predictor`.
+    """
+
+    latents: tuple[Latent, ...]
+    observed: tuple[Observed, ...]
+    predictor: Callable[..., Predictor]
+
+
+def forecaster_of(problem: Problem) -> Forecaster | None:
+    """The problem's forecaster, or None where its front-end cannot simulate."""
     if problem.predictor is None:
-        raise UnsupportedError("this problem cannot simulate its observed sites")
+        return None
+    return Forecaster(problem.latents, problem.observed, problem.predictor)
+
+
+def predict(by: Forecaster, draws: Mapping[str, np.ndarray], new_data: Any, seed: int) -> Values:
+    """Simulate the observed sites at draws of the latents.
+
+    Args:
+        by: simulates.
+        draws: latents, each (n, *shape).
+        new_data: data in the form that the fit took, or None for those of the fit.
+        seed: of the simulation.
+    """
+    latents = {s.name: draws[s.name] for s in by.latents}
     with double_precision():
-        simulate, arrays = problem.predictor(new_data)
-        latents = {s.name: draws[s.name] for s in problem.latents}
-        if new_data is not None and problem.rebind is not None:
-            latents = _shared(problem, latents, new_data)
-        count = len(next(iter(draws.values())))
-        run = jax.jit(jax.vmap(simulate, (0, 0, None)))
-        keys = jax.random.split(jax.random.key(seed), count)
-        parts = [
-            run(keys[i : i + CHUNK], {n: jnp.asarray(v[i : i + CHUNK]) for n, v in latents.items()}, arrays)
-            for i in range(0, count, CHUNK)
-        ]
-        return {n: np.concatenate([np.asarray(p[n]) for p in parts]) for n in parts[0]}
+        predictor = by.predictor(new_data)
+        if new_data is not None:
+            latents = _carried_over(by, latents, new_data, seed)
+        return _run(predictor, latents, seed, len(next(iter(draws.values()))))
 
 
-def _shared(problem: Problem, latents: dict[str, np.ndarray], new_data: Any) -> dict[str, np.ndarray]:
-    """Latents whose shape is the same under the new data; the others are new groups."""
-    shapes = latent_shapes(problem, new_data)
-    return {n: v for n, v in latents.items() if shapes.get(n, v.shape[1:]) == v.shape[1:]}
+def _run(predictor: Any, latents: Mapping[str, np.ndarray], seed: int, count: int) -> Values:
+    simulate, arrays = predictor
+    index = np.arange(count, dtype=np.uint32)
+    values = {n: np.asarray(v) for n, v in latents.items()}
+    first = {n: v[0] for n, v in values.items()}
+    one = jax.eval_shape(lambda v, a: simulate(jax.random.key(0), v, a), first, arrays)
+    size = sum(int(np.prod(v.shape, dtype=int)) for v in one.values())
+    return in_lanes(
+        lambda part: _simulate(simulate, np.uint32(seed % 2**32), *part, arrays),
+        (index, values),
+        size,
+    )
 
 
-def latent_shapes(problem: Problem, new_data: Any) -> dict[str, tuple[int, ...]]:
+# --- groups that the fit did not have ---------------------------------------------------------
+
+
+def _carried_over(by: Forecaster, latents: Values, new_data: Any, seed: int) -> Values:
+    """Latents as they are under the new data.
+
+    Those of the same shape are kept. Where a plate that groups index (one without observed
+    sites in it) has another size, group i stays group i, and groups beyond those of the fit are
+    drawn from their prior. Any other latent whose shape changes belongs to the observations
+    themselves; it is left out, so that the simulation draws it from its prior.
+    """
+    shapes = latent_shapes(by, new_data)
+    if all(shapes.get(n, v.shape[1:]) == v.shape[1:] for n, v in latents.items()):
+        return latents
+    own = {plate for site in by.observed for plate in site.plates}
+    kept: Values = {}
+    for i, latent in enumerate(by.latents):
+        value, shape = latents[latent.name], shapes.get(latent.name)
+        if shape is None or shape == value.shape[1:]:
+            kept[latent.name] = value
+        elif _grows_by_groups(latent, shape, own):
+            kept[latent.name] = _extended(by, latent, value, shape, kept, new_data, seed + i)
+    return kept
+
+
+def _grows_by_groups(latent: Latent, shape: tuple[int, ...], own: set[str]) -> bool:
+    """Whether the shape differs only along plates that hold no observed site."""
+    changed = [d for d, a, b in zip(latent.dims, latent.shape, shape, strict=False) if a != b]
+    return len(shape) == len(latent.shape) and all(
+        d in latent.plates and d not in own for d in changed
+    )
+
+
+def _extended(
+    by: Forecaster,
+    latent: Latent,
+    value: np.ndarray,
+    shape: tuple[int, ...],
+    given: Values,
+    new_data: Any,
+    seed: int,
+) -> np.ndarray:
+    """A latent with its fitted groups first and prior draws of the others after them."""
+    common = (slice(None), *(slice(min(a, b)) for a, b in zip(latent.shape, shape, strict=True)))
+    if all(b <= a for a, b in zip(latent.shape, shape, strict=True)):
+        return value[common]
+    fresh = _run(by.predictor(new_data, sites=(latent.name,)), given, seed, len(value))
+    out = fresh[latent.name].copy()
+    out[common] = value[common]
+    return out
+
+
+def latent_shapes(by: Forecaster, new_data: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of the latents under other data, without running anything."""
-    if problem.predictor is None:
-        return {}
-    simulate, arrays = problem.predictor(new_data, sites=tuple(s.name for s in problem.latents))
     try:
+        simulate, arrays = by.predictor(new_data, sites=tuple(s.name for s in by.latents))
         found = jax.eval_shape(lambda a: simulate(jax.random.key(0), {}, a), arrays)
     except NotImplementedError:  # an improper prior has no draws, so its latent keeps its shape
         return {}
+    except ModelError as error:
+        if isinstance(error.__cause__, KeyError):
+            raise ArgumentError(
+                f"the model has no latent {error.__cause__}: it is not the one that was fitted"
+            ) from error
+        raise
     return {name: tuple(v.shape) for name, v in found.items()}
 
 
-def log_likelihood(problem: Problem, points: np.ndarray) -> dict[str, np.ndarray]:
+def log_likelihood(problem: Problem, points: np.ndarray) -> Values:
     """Pointwise log likelihood at unconstrained points (n, d)."""
+    program, arrays = problem.program, problem.arrays
     with double_precision():
-        run = jax.jit(jax.vmap(problem.program.log_likelihood, (0, None)))
-        arrays = problem.arrays
-        parts = [run(points[i : i + CHUNK], arrays) for i in range(0, len(points), CHUNK)]
-        return {n: np.concatenate([np.asarray(p[n]) for p in parts]) for n in parts[0]}
-
-
-def with_prior(problem: Problem, more_data: Any, draws: Draws) -> Problem:
-    """The same model on more data, its prior replaced by the draws' Gaussian."""
-    if problem.rebind is None:
-        raise UnsupportedError("this problem cannot take other data")
-    new = problem.rebind(more_data)
-    old_shapes = {s.name: s.shape for s in problem.latents}
-    changed = [s.name for s in new.latents if old_shapes.get(s.name) != s.shape]
-    if changed or len(new.latents) != len(problem.latents):
-        raise UnsupportedError(
-            f"update carries over latents that all data share; {listing(changed)} "
-            "changes shape with the data: fit the joined data instead"
-        )
-    observed = {s.name for s in new.observed}
-    with double_precision():
-        sites = jax.eval_shape(new.program.log_joint_sites, jax.ShapeDtypeStruct((new.dim,), float), new.arrays)
-    factors = [n for n in sites if n not in observed and n not in old_shapes]
-    if factors:
-        raise UnsupportedError(f"update cannot tell prior from likelihood in factor sites ({listing(factors)}); fit the joined data")
-    weights = np.full(len(draws.points), 1.0) if draws.weights is None else draws.weights
-    mean = np.average(draws.points, axis=0, weights=weights)
-    covariance = np.cov(draws.points.T, aweights=weights).reshape(new.dim, new.dim)
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
-    inner = new.program.log_joint_sites
-
-    def log_joint_sites(u: Any, arrays: Any) -> dict[str, Any]:
-        z = arrays["prior_whiten"] @ (u - arrays["prior_mean"])
-        log_det = jnp.sum(jnp.log(jnp.diagonal(arrays["prior_whiten"])))
-        prior = -0.5 * (z @ z + new.dim * np.log(2 * np.pi)) + log_det
-        likelihood = {n: v for n, v in inner(u, arrays).items() if n in observed}
-        return {"prior": prior, **likelihood}
-
-    program = dataclasses.replace(new.program, log_joint_sites=log_joint_sites, compiled={}, _hoisted={})
-    arrays = {**new.arrays, "centring": problem.arrays["centring"], "prior_mean": mean, "prior_whiten": whiten}
-    return dataclasses.replace(new, program=program, arrays=arrays)
+        one = jax.eval_shape(program.log_likelihood, points[0], arrays)
+        size = sum(int(np.prod(v.shape, dtype=int)) for v in one.values())
+        return in_lanes(lambda part: _log_likelihood(program, part, arrays), points, size)

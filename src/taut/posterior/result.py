@@ -4,25 +4,27 @@ import dataclasses
 import functools
 import importlib.metadata
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from taut._core.errors import ArgumentError, UnsupportedError, listing, nearest
 from taut._core.progress import Watch
+from taut._core.status import Status
 from taut.families import AbstractDistribution, AbstractFamily
 from taut.ladder import Outcome, escalate, mcmc, run
 from taut.plan import Plan, make_plan
-from taut.posterior import export, page, predictive, storage
-from taut.trust.draws import Draws, make_draws
-from taut.posterior.table import summary_table
+from taut.posterior import carry, predictive, storage
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
 from taut.solvers import AbstractSolver
+from taut.trust.draws import Draws, make_draws
 from taut.trust.evidence import Evidence
-from taut.trust.summary import History, Restarts, Trust
+from taut.trust.summary import History, Restarts, Trust, wrapped
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -56,11 +58,15 @@ class Posterior:
     problem: Problem | None
     _corrected: Draws
     _raw: Draws
+    _coordinates: storage.Coordinates
+    _forecaster: predictive.Forecaster | None = None
     _outcome: Outcome | None = None
 
     # --- draws and moments --------------------------------------------------------------------
 
-    def draws(self, num_draws: int = 1000, *, corrected: bool = True, seed: int | None = None) -> dict[str, np.ndarray]:
+    def draws(
+        self, num_draws: int = 1000, *, corrected: bool = True, seed: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Draw from the posterior, in the model's own space.
 
         Args:
@@ -97,34 +103,48 @@ class Posterior:
         """Evidence lower bound of q, in nats, with every constant; its error is in ``evidence``."""
         return self.evidence.lower
 
-    def summary(self, var_names: list[str] | None = None, *, hdi_prob: float = 0.94) -> pd.DataFrame:
+    def summary(
+        self, var_names: Sequence[str] | str | None = None, *, hdi_prob: float = 0.94
+    ) -> "pandas.DataFrame":
         """Summarise the posterior in ArviZ's layout.
 
         Args:
-            var_names: sites to show; None shows all.
+            var_names: a site or several; None shows all.
             hdi_prob: probability of the highest-density interval, between 0 and 1.
 
         Returns:
             One row per scalar: mean, sd, interval, Monte Carlo error of the mean, and ``shift``,
             the corrected mean's distance from q's in sds.
         """
+        from taut.posterior.table import summary_table  # pandas, only when asked for
+
         if not 0.0 < hdi_prob < 1.0:
             raise ArgumentError(f"hdi_prob must be between 0 and 1, got {hdi_prob}")
-        for name in var_names or ():
-            if name not in self._corrected.values:
-                known = list(self._corrected.values)
-                raise ArgumentError(f"var_names has '{name}', which is not a site{nearest(name, known) or ';'} sites: {listing(known)}")
-        return summary_table(self._corrected, self._raw, self.trust.ess, var_names, hdi_prob, self.seed)
+        names = [var_names] if isinstance(var_names, str) else list(var_names or ())
+        known = list(self._corrected.values)
+        for name in names:
+            if name not in known:
+                raise ArgumentError(
+                    f"var_names has '{name}', which is not a site{nearest(name, known) or ';'} "
+                    f"sites: {listing(known)}"
+                )
+        return summary_table(
+            self._corrected, self._raw, self.trust.ess, names or known, hdi_prob, self.seed
+        )
 
     # --- predictions --------------------------------------------------------------------------
 
-    def predict(self, new_data: Any = None, *, num_draws: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
+    def predict(
+        self, new_data: Any = None, *, num_draws: int = 1000, seed: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Draw from the posterior predictive distribution.
 
         Args:
             new_data: data of any length in the form that ``fit`` took, the response left out;
-                None predicts at the data of the fit. Latents whose shape changes with the data
-                (new groups) are drawn from their prior given the others.
+                None predicts at the data of the fit. Group i stays group i: where the number of
+                groups grows, the new ones come after those of the fit and are drawn from their
+                prior given the other latents. Latents of single observations, and all others
+                whose shape changes, are drawn from their prior.
             num_draws: number of draws, at least 1.
             seed: None takes the fit's.
 
@@ -135,11 +155,18 @@ class Posterior:
             UnsupportedError: if the posterior was loaded without its model.
         """
         _positive(num_draws, "num_draws")
-        problem = self._need_model("predict")
+        if self._forecaster is None:
+            raise UnsupportedError(
+                "predict needs a model that can simulate its observed sites; of a file, load with "
+                "taut.load(path, model=model), and data=data too to predict at the data of the fit"
+            )
         seed = self.seed if seed is None else seed
-        return predictive.predict(problem, self.draws(num_draws, seed=seed), new_data, seed)
+        draws = self.draws(num_draws, seed=seed)
+        return predictive.predict(self._forecaster, draws, new_data, seed)
 
-    def log_likelihood(self, *, num_draws: int = 1000, seed: int | None = None) -> dict[str, np.ndarray]:
+    def log_likelihood(
+        self, *, num_draws: int = 1000, seed: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Pointwise log likelihood at corrected draws, unscaled, for leave-one-out comparison.
 
         Args:
@@ -166,15 +193,21 @@ class Posterior:
             posterior, sample_stats, observed_data and, where the model is known, log_likelihood
             and posterior_predictive; chain = 1, draw = num_draws. ``az.loo`` works on it.
         """
+        from taut.posterior import export  # xarray, only when asked for
+
         _positive(num_draws, "num_draws")
         return export.to_arviz(self, self._corrected, num_draws, predictive)
 
     # --- going on -----------------------------------------------------------------------------
 
     def refine(
-        self, *, budget: float | None = None, family: AbstractFamily | None = None, solver: AbstractSolver | None = None,
+        self,
+        *,
+        budget: float | None = None,
+        family: AbstractFamily | None = None,
+        solver: AbstractSolver | None = None,
         mcmc_draws: bool = False,
-    ) -> "Posterior":  # fmt: skip
+    ) -> "Posterior":
         """Keep going from here.
 
         Args:
@@ -186,18 +219,32 @@ class Posterior:
         Returns:
             A new posterior; with neither family, solver nor NUTS, the ladder's next rungs if the
             verdict is bad.
+
+        Raises:
+            UnsupportedError: if the posterior was loaded from a file.
         """
+        check_budget(budget)
         problem, outcome = self._need_model("refine"), self._outcome
         if outcome is None:
-            raise UnsupportedError("refine needs the fit itself; a loaded posterior has only its draws: fit again")
+            raise UnsupportedError(
+                "refine needs the fit itself; a loaded posterior has only its draws: fit again"
+            )
         with Watch(budget) as watch:
             if family is not None or solver is not None:
-                outcome = run(problem, make_plan(problem, family, solver), self.seed, "escalate", watch)
+                problem = problem.with_centring(
+                    {
+                        s.name: np.zeros(s.centring)
+                        for s in problem.latents
+                        if s.centring is not None
+                    }
+                )
+                plan = make_plan(problem, family, solver)
+                outcome = run(problem, plan, self.seed, "escalate", watch)
             elif mcmc_draws:
                 outcome = mcmc(outcome, self.seed, watch)
             else:
                 outcome = escalate(outcome, self.seed + 1, watch)
-        return from_outcome(outcome, self.seed)
+        return from_outcome(outcome, self.seed, watch)
 
     def update(self, more_data: Any, *, budget: float | None = None) -> "Posterior":
         """Fit more data with this posterior as the prior.
@@ -211,12 +258,15 @@ class Posterior:
             covariance in unconstrained space, so it is approximate where they are not Gaussian.
 
         Raises:
-            UnsupportedError: if the model has factors, or latents whose shape changes with the data.
+            UnsupportedError: if prior and likelihood cannot be told apart (a model with factors, a
+                Density without ``log_likelihood``), or if latents change shape with the data.
         """
-        problem = predictive.with_prior(self._need_model("update"), more_data, self._corrected)
+        check_budget(budget)
+        before = self._need_model("update")
         with Watch(budget) as watch:
+            problem = carry.with_posterior_as_prior(before, more_data, self._corrected)
             outcome = run(problem, make_plan(problem), self.seed, "escalate", watch)
-        return from_outcome(outcome, self.seed)
+        return from_outcome(outcome, self.seed, watch)
 
     # --- showing and keeping ------------------------------------------------------------------
 
@@ -224,8 +274,13 @@ class Posterior:
         """Write one self-contained HTML page.
 
         Args:
-            path: of the file; its folder must exist.
+            path: of the file.
+
+        Raises:
+            FileError: if its folder does not exist.
         """
+        from taut.posterior import page
+
         page.write(self, self._corrected, self._raw, path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -233,20 +288,26 @@ class Posterior:
 
         Args:
             path: of the file, written whole or not at all.
+
+        Raises:
+            FileError: if its folder does not exist.
         """
-        storage.save(self, self._corrected, self._raw, path)
+        storage.save(self, self._corrected, self._raw, self._coordinates, path)
 
     def __repr__(self) -> str:
         """Table, verdict, and how long it took."""
-        table = self.summary()
-        rows = table if len(table) <= 30 else table.head(30)
-        text = rows.to_string(float_format=lambda x: f"{x:.4g}")
-        more = f"\n... {len(table) - 30} more rows: posterior.summary()" if len(table) > 30 else ""
-        return f"{text}{more}\n\n{self.trust}\nlog evidence: {self.evidence}\n{self.history}"
+        from taut.posterior.table import as_text
+
+        history = self.history
+        ends = wrapped((f"log evidence: {self.evidence}", history.effort, history.status))
+        return f"{as_text(self.summary())}\n\n{self.trust}\n{ends}"
 
     def _need_model(self, what: str) -> Problem:
         if self.problem is None:
-            raise UnsupportedError(f"{what} needs the model: load with taut.load(path, model=model, data=data)")
+            raise UnsupportedError(
+                f"{what} needs the model and its data, which a file does not hold: "
+                "load with taut.load(path, model=model, data=data)"
+            )
         return self.problem
 
 
@@ -267,9 +328,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def from_outcome(outcome: Outcome, seed: int) -> Posterior:
-    """Wrap what the ladder found."""
-    problem = outcome.problem
+def check_budget(budget: float | None) -> None:
+    """Refuse budgets that are no positive number of seconds."""
+    if budget is not None and not budget > 0:
+        raise ArgumentError(f"budget must be a positive number of seconds or None, got {budget!r}")
+
+
+def from_outcome(outcome: Outcome, seed: int, watch: Watch) -> Posterior:
+    """Wrap what the ladder found.
+
+    Args:
+        outcome: of the ladder.
+        seed: of the fit.
+        watch: of the fit; what ended it is the status if that was not the solver.
+    """
+    problem, status = outcome.problem, outcome.status
+    if watch.over and outcome.verdict.word == "bad":
+        status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
     dims = {s.name: s.dims for s in (*problem.latents, *problem.observed)}
     return Posterior(
         name=problem.name,
@@ -279,10 +354,10 @@ def from_outcome(outcome: Outcome, seed: int) -> Posterior:
         evidence=outcome.evidence,
         history=History(
             elbo=outcome.solution.history,
-            status=outcome.status.value,
-            converged=outcome.status.ok,
+            status=status.value,
+            converged=status.ok,
             num_gradients=outcome.num_gradients,
-            seconds=outcome.seconds,
+            seconds=watch.seconds,
         ),
         dims=dims,
         seed=seed,
@@ -290,6 +365,8 @@ def from_outcome(outcome: Outcome, seed: int) -> Posterior:
         problem=problem,
         _corrected=outcome.pool.draws,
         _raw=outcome.raw,
+        _coordinates=storage.coordinates_of(problem),
+        _forecaster=predictive.forecaster_of(problem),
         _outcome=outcome,
     )
 
@@ -310,7 +387,8 @@ def _trust(outcome: Outcome) -> Trust:
         rhat=moved.agreement.rhat if moved else float("nan"),
         acceptance=moved.acceptance if moved else float("nan"),
         restarts=Restarts(
-            tuple(p.log_joint for p in outcome.start.paths), tuple((m.elbo, m.weight) for m in outcome.other_modes)
+            tuple(p.log_joint for p in outcome.start.paths),
+            tuple((m.elbo, m.weight) for m in outcome.other_modes),
         ),
         mean_error=outcome.solution.mean_error,
     )

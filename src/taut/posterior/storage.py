@@ -6,8 +6,9 @@ import importlib
 import io
 import json
 import os
-import tempfile
+import secrets
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ import numpy as np
 
 from taut._core.errors import ArgumentError, FileError, listing
 from taut.families import AbstractDistribution
+from taut.posterior import carry
+from taut.posterior.predictive import Forecaster, forecaster_of
+from taut.problem import Density, Latent, Observed, Problem, describe, predictor_without_data
 from taut.trust.draws import Draws
-from taut.problem import Density, describe
 from taut.trust.evidence import Evidence
 from taut.trust.summary import History, Restarts, Trust
 
@@ -28,9 +31,48 @@ FORMAT = 1
 HEADER = "taut.json"
 
 
-def save(posterior: "Posterior", corrected: Draws, raw: Draws, path: str | os.PathLike[str]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Coordinates:
+    """What a model has to agree with for a posterior to be its own; no data are in it.
+
+    Attributes:
+        latents: of the fit.
+        observed: its observed sites.
+        centring: by latent, where coordinates were moved.
+        prior: arrays of a prior that replaces the model's own.
+        has_data: whether the fit was given arrays.
+    """
+
+    latents: tuple[Latent, ...]
+    observed: tuple[Observed, ...]
+    centring: Mapping[str, np.ndarray]
+    prior: Mapping[str, np.ndarray]
+    has_data: bool
+
+
+def coordinates_of(problem: Problem) -> Coordinates:
+    """The coordinates of a problem."""
+    return Coordinates(
+        latents=problem.latents,
+        observed=problem.observed,
+        centring=problem.arrays["centring"],
+        prior=carry.prior_of(problem),
+        has_data=bool(problem.arrays["data"]),
+    )
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def save(
+    posterior: "Posterior",
+    corrected: Draws,
+    raw: Draws,
+    coordinates: Coordinates,
+    path: str | os.PathLike[str],
+) -> None:
     """Write the file whole or not at all: to a temporary neighbour first."""
-    path = Path(path)
+    path = checked_target(path)
     arrays: dict[str, np.ndarray] = {}
     header = {
         "format": FORMAT,
@@ -45,14 +87,14 @@ def save(posterior: "Posterior", corrected: Draws, raw: Draws, path: str | os.Pa
         "q": _pack(posterior.q, "q", arrays),
         "corrected": _pack_draws(corrected, "corrected", arrays),
         "raw": _pack_draws(raw, "raw", arrays),
-        "latents": _structure(posterior),
-        "centring": sorted(posterior.problem.arrays["centring"]) if posterior.problem else [],
+        "coordinates": _pack_coordinates(coordinates, arrays),
     }
-    if posterior.problem:
-        arrays |= {f"centring/{n}": v for n, v in posterior.problem.arrays["centring"].items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
+        with (
+            open(temporary, "xb") as file,  # with the permissions that the user gives new files
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle,
+        ):
             bundle.writestr(HEADER, json.dumps(header, default=_plain))
             for name, array in arrays.items():
                 buffer = io.BytesIO()
@@ -65,18 +107,31 @@ def save(posterior: "Posterior", corrected: Draws, raw: Draws, path: str | os.Pa
         raise
 
 
+def checked_target(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to be written, or say why it cannot be.
+
+    Raises:
+        FileError: if its folder does not exist, or if it is a folder itself.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder; name a file in it")
+    return path
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else list(value)
-
-
-def _structure(posterior: "Posterior") -> list[list[Any]]:
-    return [[s.name, list(s.shape), s.support] for s in posterior.problem.latents] if posterior.problem else []
 
 
 def _pack(module: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
     """Describe a distribution by class and fields; its arrays go to ``arrays``."""
     if isinstance(module, AbstractDistribution):
-        fields = {f.name: _pack(getattr(module, f.name), f"{prefix}/{f.name}", arrays) for f in dataclasses.fields(module)}
+        fields = {
+            f.name: _pack(getattr(module, f.name), f"{prefix}/{f.name}", arrays)
+            for f in dataclasses.fields(module)
+        }
         return {"class": type(module).__name__, "fields": fields}
     if isinstance(module, tuple):
         return {"tuple": [_pack(item, f"{prefix}/{i}", arrays) for i, item in enumerate(module)]}
@@ -89,34 +144,71 @@ def _pack_draws(draws: Draws, prefix: str, arrays: dict[str, np.ndarray]) -> dic
     if draws.weights is not None:
         arrays[f"{prefix}/weights"] = draws.weights
     arrays.update({f"{prefix}/values/{n}": v for n, v in draws.values.items()})
-    return {"sites": list(draws.values), "weighted": draws.weights is not None, "left_out": list(draws.left_out)}
+    return {
+        "sites": list(draws.values),
+        "weighted": draws.weights is not None,
+        "left_out": list(draws.left_out),
+    }
+
+
+def _pack_coordinates(found: Coordinates, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    arrays.update({f"centring/{n}": v for n, v in found.centring.items()})
+    arrays.update({f"prior/{n}": v for n, v in found.prior.items()})
+    return {
+        "latents": [dataclasses.asdict(s) for s in found.latents],
+        "observed": [dataclasses.asdict(s) for s in found.observed],
+        "centring": list(found.centring),
+        "prior": list(found.prior),
+        "has_data": found.has_data,
+    }
+
+
+# --- reading ----------------------------------------------------------------------------------
 
 
 def load(
-    path: str | os.PathLike[str], model: Callable[..., Any] | Density | None = None, data: Any = None,
+    path: str | os.PathLike[str],
+    model: Callable[..., Any] | Density | None = None,
+    data: Any = None,
     observe: Mapping[str, Any] | None = None,
-) -> "Posterior":  # fmt: skip
+) -> "Posterior":
     """Read a saved posterior.
 
     Args:
         path: of the file.
-        model: the model it was fitted with, to predict and export with; None for draws,
-            moments, summary and report only.
-        data: the data it was fitted to, which the file does not hold.
+        model: the model it was fitted with, to predict; None for draws, moments, summary and
+            report only.
+        data: the data it was fitted to, which the file does not hold: for the log likelihood,
+            the posterior predictive at those data, ``to_arviz`` and ``update``.
         observe: values of sites to condition on, as in the fit.
 
     Returns:
-        The posterior; without the model, ``predict`` and ``log_likelihood`` are not available.
+        The posterior.
 
     Raises:
         FileError: if the file is missing, damaged, or written by a newer taut.
         ArgumentError: if the model's latents are not those of the file.
     """
-    header, arrays = _read(Path(path))
+    path = Path(path)
+    header, arrays = _read(path)
     try:
-        return _assemble(header, arrays, model, data, observe)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} is damaged: its contents are incomplete ({error!r}); save the posterior again") from error
+        posterior, coordinates = _assemble(header, arrays)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise FileError(
+            f"{path} is damaged: its contents are incomplete ({error!r}); save the posterior again"
+        ) from error
+    if model is None:
+        return posterior
+    if data is None and coordinates.has_data:
+        return dataclasses.replace(
+            posterior, _forecaster=_without_data(model, observe, coordinates)
+        )
+    problem = describe(model, data, observe)
+    _check_latents(problem.latents, coordinates.latents)
+    problem = problem.with_centring(coordinates.centring)
+    if coordinates.prior:
+        problem = carry.with_prior(problem, **coordinates.prior)
+    return dataclasses.replace(posterior, problem=problem, _forecaster=forecaster_of(problem))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -126,16 +218,33 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with zipfile.ZipFile(path) as bundle:
             header = json.loads(bundle.read(HEADER))
             if header["format"] > FORMAT:
-                raise FileError(
-                    f"{path} was written by a newer taut ({header['versions'].get('taut')}, file format {header['format']}; "
-                    f"this one reads up to {FORMAT}): upgrade taut"
-                )
+                raise FileError(_newer(path, header))
             names = [n for n in bundle.namelist() if n.endswith(".npy")]
-            return header, {n[:-4]: np.load(io.BytesIO(bundle.read(n)), allow_pickle=False) for n in names}
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, OSError) as error:
-        if isinstance(error, FileError):
-            raise
+            return header, {
+                n[:-4]: np.load(io.BytesIO(bundle.read(n)), allow_pickle=False) for n in names
+            }
+    except FileError:
+        raise
+    # A zip file whose bytes were changed makes its reader stumble in all of these ways.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        LookupError,
+        ValueError,
+        TypeError,
+        EOFError,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise FileError(f"{path} is not a saved posterior, or is damaged ({error})") from error
+
+
+def _newer(path: Path, header: Mapping[str, Any]) -> str:
+    version = header.get("versions", {}).get("taut", "unknown")
+    return (
+        f"{path} was written by a newer taut ({version}, file format {header['format']}; "
+        f"this one reads up to {FORMAT}): upgrade taut"
+    )
 
 
 def _unpack(record: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -144,50 +253,81 @@ def _unpack(record: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if "tuple" in record:
         return tuple(_unpack(item, arrays) for item in record["tuple"])
     families = importlib.import_module("taut.families")
-    return getattr(families, record["class"])(**{n: _unpack(v, arrays) for n, v in record["fields"].items()})
+    return getattr(families, record["class"])(
+        **{n: _unpack(v, arrays) for n, v in record["fields"].items()}
+    )
 
 
-def _unpack_draws(record: Mapping[str, Any], prefix: str, arrays: Mapping[str, np.ndarray]) -> Draws:
+def _unpack_draws(
+    record: Mapping[str, Any], prefix: str, arrays: Mapping[str, np.ndarray]
+) -> Draws:
     weights = arrays[f"{prefix}/weights"] if record["weighted"] else None
     values = {n: arrays[f"{prefix}/values/{n}"] for n in record["sites"]}
     return Draws(arrays[f"{prefix}/points"], values, weights, tuple(record["left_out"]))
 
 
-def _assemble(header: dict[str, Any], arrays: dict[str, np.ndarray], model: Any, data: Any, observe: Any) -> "Posterior":
-    from taut.posterior.result import Posterior
-
-    trust = dict(header["trust"])
-    restarts = Restarts(tuple(trust["restarts"]["log_joint"]), tuple(tuple(m) for m in trust["restarts"]["other_modes"]))
-    sequences = {k: tuple(trust[k]) for k in ("reasons", "advice", "notes")}
-    problem = None
-    if model is not None:
-        problem = describe(model, data, observe)
-        _check_latents(problem.latents, header["latents"])
-        problem = problem.with_centring({n: arrays[f"centring/{n}"] for n in header["centring"]})
-    return Posterior(
-        name=header["name"],
-        q=_unpack(header["q"], arrays),
-        plan=header["plan"],
-        trust=Trust(**{**trust, **sequences, "restarts": restarts}),
-        evidence=Evidence(**header["evidence"]),
-        history=History(**{**header["history"], "elbo": tuple(header["history"]["elbo"])}),
-        dims={n: tuple(d) for n, d in header["dims"].items()},
-        seed=header["seed"],
-        versions=header["versions"],
-        problem=problem,
-        _corrected=_unpack_draws(header["corrected"], "corrected", arrays),
-        _raw=_unpack_draws(header["raw"], "raw", arrays),
+def _unpack_coordinates(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Coordinates:
+    return Coordinates(
+        latents=tuple(Latent(**_tuples(s)) for s in record["latents"]),
+        observed=tuple(Observed(**_tuples(s)) for s in record["observed"]),
+        centring={n: arrays[f"centring/{n}"] for n in record["centring"]},
+        prior={n: arrays[f"prior/{n}"] for n in record["prior"]},
+        has_data=record["has_data"],
     )
 
 
-def _check_latents(latents: Any, saved: list[list[Any]]) -> None:
-    if not saved:
-        return
-    here = [[s.name, list(s.shape), s.support] for s in latents]
-    if here != saved:
-        missing = [s[0] for s in saved if s not in here]
-        extra = [s[0] for s in here if s not in saved]
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists only; the fields of frozen records are tuples."""
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+
+
+def _assemble(
+    header: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple["Posterior", Coordinates]:
+    from taut.posterior.result import Posterior
+
+    trust = _tuples(header["trust"])
+    restarts = Restarts(
+        tuple(trust["restarts"]["log_joint"]),
+        tuple(tuple(m) for m in trust["restarts"]["other_modes"]),
+    )
+    coordinates = _unpack_coordinates(header["coordinates"], arrays)
+    posterior = Posterior(
+        name=header["name"],
+        q=_unpack(header["q"], arrays),
+        plan=header["plan"],
+        trust=Trust(**{**trust, "restarts": restarts}),
+        evidence=Evidence(**header["evidence"]),
+        history=History(**_tuples(header["history"])),
+        dims={n: tuple(d) for n, d in header["dims"].items()},
+        seed=header["seed"],
+        versions=header["versions"],
+        problem=None,
+        _corrected=_unpack_draws(header["corrected"], "corrected", arrays),
+        _raw=_unpack_draws(header["raw"], "raw", arrays),
+        _coordinates=coordinates,
+    )
+    return posterior, coordinates
+
+
+# --- the model of a file ----------------------------------------------------------------------
+
+
+def _without_data(
+    model: Callable[..., Any] | Density, observe: Mapping[str, Any] | None, found: Coordinates
+) -> Forecaster:
+    if not isinstance(model, Density) and not callable(model):
+        describe(model)  # says what a model is
+    sites = tuple(s.name for s in found.observed)
+    return Forecaster(found.latents, found.observed, predictor_without_data(model, observe, sites))
+
+
+def _check_latents(latents: tuple[Latent, ...], saved: tuple[Latent, ...]) -> None:
+    here, there = ([(s.name, s.shape, s.support) for s in all_] for all_ in (latents, saved))
+    if here != there:
+        missing = [s[0] for s in there if s not in here]
+        extra = [s[0] for s in here if s not in there]
         raise ArgumentError(
-            f"the file is of another model: its latents {listing(missing)} are not those of the given one ({listing(extra)}), "
-            "by name, shape and support"
+            f"the file is of another model: its latents {listing(missing)} are not those of the "
+            f"given one ({listing(extra)}), by name, shape and support"
         )

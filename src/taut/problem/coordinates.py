@@ -19,7 +19,15 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.distributions.util import sum_rightmost
 
-LOCATION_SCALE = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic, dist.Gumbel, dist.SoftLaplace)
+LOCATION_SCALE = (
+    dist.Normal,
+    dist.StudentT,
+    dist.Cauchy,
+    dist.Laplace,
+    dist.Logistic,
+    dist.Gumbel,
+    dist.SoftLaplace,
+)
 POSITIVE_SCALE = (dist.HalfNormal, dist.HalfCauchy, dist.Weibull)
 POSITIVE_RATE = (dist.Exponential, dist.Gamma)
 

@@ -39,6 +39,7 @@ class Evaluator:
     Attributes:
         problem: the problem.
         num_gradients: gradients evaluated so far.
+        cost: numbers that one gradient reads and makes, a measure of its time.
         batch: points whose intermediates stay near the cache.
         lanes: points in one call of the compiled function.
     """
@@ -48,10 +49,13 @@ class Evaluator:
         self.num_gradients = 0
         with double_precision():
             prepared = problem.prepared
-            size = sum(int(np.size(a)) for a in jax.tree.leaves(prepared)) + problem.dim
-            self.batch = int(max(LANE_BUDGET // size, 4))
+            self.cost = (
+                sum(int(np.size(a)) for a in jax.tree.leaves(prepared))
+                + problem.program.width
+                + problem.dim
+            )
+            self.batch = int(max(LANE_BUDGET // problem.program.width, 4))
             self.lanes = min(self.batch, MAX_LANES)
-            self._small = size < SMALL
             self._device = jax.device_put(prepared)
 
     @property
@@ -82,7 +86,7 @@ class Evaluator:
 
     def value(self, points: np.ndarray) -> np.ndarray:
         """Log joint of points (n, d), shape (n,); -inf where it is NaN."""
-        if self._small:
+        if self.cost < SMALL:
             return self.value_and_grad(points)[0]
         (values,) = self._map(lambda *args: (_value(*args),), points)
         return np.where(np.isnan(values), -np.inf, values)
@@ -101,7 +105,10 @@ class Evaluator:
         points = np.asarray(points, float)
         n, lanes = len(points), self.lanes
         padded = np.concatenate([points, np.repeat(points[-1:], -n % lanes, axis=0)])
-        parts = [fn(self.problem.program, self.prepared, padded[i : i + lanes]) for i in range(0, n, lanes)]
+        parts = [
+            fn(self.problem.program, self.prepared, padded[i : i + lanes])
+            for i in range(0, n, lanes)
+        ]
         if len(parts) == 1:
             return jax.tree.map(lambda x: np.asarray(x)[:n], parts[0])
         return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs])[:n], *parts)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from taut._core.precision import double_precision
-from taut._core.tracing import hoist, shapes_of
+from taut._core.tracing import Hoisted, hoist, shapes_of
 
 Arrays = dict[str, Any]
 """Everything that travels into compiled functions: data, centring, hoisted constants."""
@@ -105,7 +105,7 @@ class Program:
     deterministic: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
     compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
-    _hoisted: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    _hoisted: dict[str, Hoisted] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
@@ -117,14 +117,21 @@ class Program:
         if not self._hoisted:
             point = jax.ShapeDtypeStruct((self.dim,), jnp.float64)
             shapes = shapes_of(arrays)
-            call, constants = hoist(self.log_joint_sites, point, shapes)
-            back, more = hoist(self.constrain, point, shapes)
-            self._hoisted.update(density=call, constants=constants, constrain=back, more=more)
-        return {"model": arrays, "density": self._hoisted["constants"], "constrain": self._hoisted["more"]}
+            self._hoisted["density"] = hoist(self.log_joint_sites, point, shapes)
+            self._hoisted["constrain"] = hoist(self.constrain, point, shapes)
+        return {
+            "model": arrays,
+            **{name: hoisted.constants for name, hoisted in self._hoisted.items()},
+        }
+
+    @property
+    def width(self) -> int:
+        """Numbers in the largest array that one log joint makes on its way."""
+        return self._hoisted["density"].width
 
     def sites(self, u: Any, prepared: Arrays) -> dict[str, Any]:
         """Site by site log joint at one point, with constants as arguments."""
-        return self._hoisted["density"](prepared["density"], u, prepared["model"])
+        return self._hoisted["density"].call(prepared["density"], u, prepared["model"])
 
     def log_joint(self, u: Any, prepared: Arrays) -> Any:
         """Log joint density of one unconstrained point, Jacobian included, in nats."""
@@ -132,7 +139,7 @@ class Program:
 
     def values(self, u: Any, prepared: Arrays) -> dict[str, Any]:
         """Latents and deterministic sites of one point, in the model's space."""
-        return self._hoisted["constrain"](prepared["constrain"], u, prepared["model"])
+        return self._hoisted["constrain"].call(prepared["constrain"], u, prepared["model"])
 
 
 class Predictor(NamedTuple):
@@ -172,7 +179,8 @@ class Problem:
     @functools.cached_property
     def prepared(self) -> Arrays:
         """The arguments of the program's fast functions."""
-        return self.program.prepare(self.arrays)
+        with double_precision():
+            return self.program.prepare(self.arrays)
 
     @property
     def latents(self) -> tuple[Latent, ...]:
@@ -189,25 +197,30 @@ class Problem:
         """Number of unconstrained coordinates."""
         return self.program.dim
 
-    def log_joint(self, u: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_joint(self, u: Float[Array | np.ndarray, " d"]) -> Float[Array, ""]:
         """Log joint density at one unconstrained point, Jacobian included, in nats."""
-        return self.program.log_joint(u, self.prepared)
+        with double_precision():
+            return self.program.log_joint(jnp.asarray(u, float), self.prepared)
 
-    def log_joint_sites(self, u: Float[Array, " d"]) -> dict[str, Float[Array, ""]]:
+    def log_joint_sites(self, u: Float[Array | np.ndarray, " d"]) -> dict[str, Float[Array, ""]]:
         """The log joint density at one point, site by site."""
-        return self.program.sites(u, self.prepared)
+        with double_precision():
+            return self.program.sites(jnp.asarray(u, float), self.prepared)
 
-    def constrain(self, u: Float[Array, " d"]) -> dict[str, Array]:
+    def constrain(self, u: Float[Array | np.ndarray, " d"]) -> dict[str, Array]:
         """Map one unconstrained point to latents and deterministic sites."""
-        return self.program.values(u, self.prepared)
+        with double_precision():
+            return self.program.values(jnp.asarray(u, float), self.prepared)
 
     def unconstrain(self, values: Mapping[str, Any]) -> Float[Array, " d"]:
         """Map values of all latents to the unconstrained vector."""
-        return self.program.unconstrain(values, self.arrays)
+        with double_precision():
+            return self.program.unconstrain(values, self.arrays)
 
-    def log_likelihood(self, u: Float[Array, " d"]) -> dict[str, Array]:
+    def log_likelihood(self, u: Float[Array | np.ndarray, " d"]) -> dict[str, Array]:
         """Pointwise log likelihood of the observed sites at one point, unscaled."""
-        return self.program.log_likelihood(u, self.arrays)
+        with double_precision():
+            return self.program.log_likelihood(jnp.asarray(u, float), self.arrays)
 
     def observed_values(self) -> dict[str, np.ndarray]:
         """Values of the observed sites; empty where the front-end does not name them."""
@@ -222,7 +235,11 @@ class Problem:
 
     def labels(self) -> list[str]:
         """One label per unconstrained coordinate, such as ``theta[3]``."""
-        return [label for latent in self.latents for label in scalar_labels(latent.name, latent.unconstrained_shape)]
+        return [
+            label
+            for latent in self.latents
+            for label in scalar_labels(latent.name, latent.unconstrained_shape)
+        ]
 
 
 def scalar_labels(name: str, shape: tuple[int, ...]) -> list[str]:

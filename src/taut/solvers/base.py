@@ -5,7 +5,7 @@ import dataclasses
 
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.families import AbstractFamily, AbstractGaussian
+from taut.families import AbstractFamily, AbstractGaussian, DenseGaussian, DiagonalGaussian
 from taut.problem.evaluator import Evaluator
 from taut.solvers.start import Start
 
@@ -32,6 +32,13 @@ class Solution:
     notes: tuple[str, ...] = ()
 
 
+def gaussian_of(start: Start) -> AbstractGaussian:
+    """The Gaussian that the tournament chose."""
+    if start.root.ndim == 1:
+        return DiagonalGaussian(start.mean, start.root)
+    return DenseGaussian.from_root(start.mean, start.root)
+
+
 class AbstractSolver(abc.ABC):
     """Frozen settings of a method that fits q."""
 
@@ -40,7 +47,9 @@ class AbstractSolver(abc.ABC):
         """A few words for the plan."""
 
     @abc.abstractmethod
-    def solve(self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch) -> Solution:
+    def solve(
+        self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch
+    ) -> Solution:
         """Fit a member of ``family``.
 
         Args:

@@ -3,22 +3,25 @@
 import dataclasses
 
 import numpy as np
+from typing_extensions import override
 
 from taut._core.errors import ArgumentError
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.expectation import fixed_normals
+from taut.expectation import fixed_normals, matched_normals
 from taut.families import AbstractFamily, Dense, DenseGaussian, DiagonalGaussian
-from taut.families.gaussian import LOG_2PI, AbstractGaussian
+from taut.families.gaussian import AbstractGaussian
 from taut.problem.evaluator import Evaluator
-from taut.solvers.base import AbstractSolver, Solution
+from taut.solvers.base import AbstractSolver, Solution, gaussian_of
 from taut.solvers.descent import DescentPath
 from taut.solvers.start import Start, cholesky
 
 
 def _require_dense(solver: AbstractSolver, family: AbstractFamily) -> None:
     if not isinstance(family, Dense):
-        raise ArgumentError(f"solvers.{type(solver).__name__} fits families.Dense() only, got {family}")
+        raise ArgumentError(
+            f"solvers.{type(solver).__name__} fits families.Dense() only, got {family}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,42 +44,76 @@ class BatchMatch(AbstractSolver):
     batch_size: int | None = None
     max_steps: int = 50
 
+    @override
     def describe(self) -> str:
         return "batch and match: closed-form score matching"
 
-    def solve(self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch) -> Solution:
+    @override
+    def solve(
+        self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch
+    ) -> Solution:
         _require_dense(self, family)
         dim = evaluator.problem.dim
         size = self.batch_size or max(32, 2 * dim + 2)
-        mean = start.mean
-        covariance = start.root @ start.root.T if start.root.ndim == 2 else np.diag(start.root**2)
+        root = start.root if start.root.ndim == 2 else np.diag(start.root)
+        mean, root = start.mean, DenseGaussian.from_root(start.mean, root).factor
         history: list[float] = []
-        best, status = (-np.inf, mean, np.linalg.cholesky(covariance)), Status.MAX_STEPS
+        best, status = (-np.inf, mean, root), Status.MAX_STEPS
         for step in range(self.max_steps):
-            root = cholesky(covariance)
-            if root is None:
-                status = Status.NONFINITE
-                break
-            points = mean + fixed_normals(size, dim, seed + step) @ root.T
+            noise = fixed_normals(size, dim, seed + step)
+            points = mean + noise @ root.T
             values, scores = evaluator.value_and_grad(points)
-            elbo = float(values.mean() + 0.5 * dim * (1.0 + LOG_2PI) + np.sum(np.log(np.diagonal(root))))
+            elbo = float(np.mean(values - DenseGaussian(mean, root).log_prob_of_noise(noise)))
             history.append(elbo)
-            if elbo > best[0]:
+            if elbo > best[0] or best[0] == -np.inf:
                 best = (elbo, mean, root)
             if watch.over:
                 status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
                 break
             if len(history) > 10 and max(history[-5:]) < max(history[:-5]) + 0.01:
-                status = Status.CONVERGED
+                status = Status.CONVERGED if np.isfinite(best[0]) else Status.NONFINITE
                 break
             learning = size * dim / (step + 1)
-            mean, covariance = match(mean, covariance, points, scores, learning)
+            moved = _matched(mean, root, points, values, scores, learning)
+            if moved is None:
+                status = Status.STALLED
+                break
+            mean, root = moved
             watch.report("batch and match", ELBO=elbo)
-        return Solution(DenseGaussian(best[1], best[2]), best[0], status, tuple(history))
+        if best[0] == -np.inf and status is Status.MAX_STEPS:
+            status = Status.NONFINITE
+        q = DenseGaussian(best[1], best[2])
+        return Solution(q, _fresh_elbo(evaluator, q, seed + self.max_steps), status, tuple(history))
+
+
+def _matched(
+    mean: np.ndarray, root: np.ndarray, points: np.ndarray,
+    values: np.ndarray, scores: np.ndarray, learning: float,
+) -> tuple[np.ndarray, np.ndarray] | None:  # fmt: skip
+    """The mean and factor after a step; None where the covariance is not positive definite.
+
+    Draws without a density are left out; where most are, q is too wide and narrowed instead.
+    """
+    finite = np.isfinite(values)
+    if 2 * finite.sum() <= len(values):
+        return mean, 0.5 * root
+    mean, covariance = match(mean, root @ root.T, points[finite], scores[finite], learning)
+    new = cholesky(covariance)
+    return None if new is None else (mean, new)
+
+
+def _fresh_elbo(evaluator: Evaluator, q: AbstractGaussian, seed: int) -> float:
+    """ELBO on draws that did not choose q: the best of many noisy ELBOs is too high."""
+    noise = matched_normals(max(256, 2 * q.dim), q.dim, seed)
+    return float(np.mean(evaluator.value(q.place(noise)) - q.log_prob_of_noise(noise)))
 
 
 def match(
-    mean: np.ndarray, covariance: np.ndarray, points: np.ndarray, scores: np.ndarray, learning: float
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    points: np.ndarray,
+    scores: np.ndarray,
+    learning: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One closed-form step of batch and match: the new mean and covariance.
 
@@ -118,22 +155,36 @@ class Pathfinder(AbstractSolver):
 
     num_draws: int = 25
 
+    @override
     def describe(self) -> str:
         return "multi-path Pathfinder"
 
-    def solve(self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch) -> Solution:
+    @override
+    def solve(
+        self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch
+    ) -> Solution:
         _require_dense(self, family)
         noise = fixed_normals(self.num_draws, evaluator.problem.dim, seed)
-        winners = [w for path in start.paths if (w := _best_on_path(evaluator, path, noise)) is not None]
+        winners, status = [], Status.CONVERGED
+        for path in start.paths:
+            winner = _best_on_path(evaluator, path, noise)
+            winners += [winner] if winner is not None else []
+            if watch.over:
+                status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
+                break
         if not winners:
-            q: AbstractGaussian = DiagonalGaussian(start.mean, start.root if start.root.ndim == 1 else np.diagonal(start.root))
-            return Solution(q, start.elbo, Status.NONFINITE, (start.elbo,), notes=("no iterate had a finite ELBO",))
+            note = "no point on the paths had a finite ELBO: q is where the search began"
+            return Solution(
+                gaussian_of(start), start.elbo, Status.NONFINITE, (start.elbo,), notes=(note,)
+            )
         elbos = [w[0] for w in winners]
         best = int(np.argmax(elbos))
-        return Solution(winners[best][1], elbos[best], Status.CONVERGED, tuple(elbos))
+        return Solution(winners[best][1], elbos[best], status, tuple(elbos))
 
 
-def _best_on_path(evaluator: Evaluator, path: DescentPath, noise: np.ndarray) -> tuple[float, AbstractGaussian] | None:
+def _best_on_path(
+    evaluator: Evaluator, path: DescentPath, noise: np.ndarray
+) -> tuple[float, AbstractGaussian] | None:
     best: tuple[float, AbstractGaussian] | None = None
     points = np.stack([s.point for s in path.snapshots])
     _, grads = evaluator.value_and_grad(points)
@@ -144,8 +195,12 @@ def _best_on_path(evaluator: Evaluator, path: DescentPath, noise: np.ndarray) ->
             continue
         step = snapshot.covariance @ gradient if dense else snapshot.covariance * gradient
         mean = snapshot.point + step
-        q: AbstractGaussian = DenseGaussian(mean, root) if root is not None else DiagonalGaussian(mean, np.sqrt(snapshot.covariance))
-        elbo = float(evaluator.value(q.place(noise)).mean() + q.entropy)
+        q: AbstractGaussian = (
+            DenseGaussian(mean, root)
+            if root is not None
+            else DiagonalGaussian(mean, np.sqrt(snapshot.covariance))
+        )
+        elbo = float(np.mean(evaluator.value(q.place(noise)) - q.log_prob_of_noise(noise)))
         if np.isfinite(elbo) and (best is None or elbo > best[0]):
             best = (elbo, q)
     return best

@@ -101,8 +101,10 @@ def climb(
             eigenvalues, vectors = np.linalg.eigh(-slope)
             clipped = np.maximum(eigenvalues, MIN_PRECISION)
             gain = predicted_gain(b, eigenvalues)
-        if gain < tolerance:
+        if gain < tolerance:  # one last step: it squares the distance to the optimum, at the price of one batch
             status = Status.CONVERGED
+            point = _better(point, _evaluate(evaluator, *_step(point, b, clipped, vectors, 1.0), regression.noise))
+            history.append(point.elbo)
             break
         if rho < SMALLEST_STEP or not np.isfinite(point.elbo):
             status = Status.STALLED if np.isfinite(point.elbo) else Status.NONFINITE
@@ -118,6 +120,10 @@ def climb(
             history.append(point.elbo)
             watch.report("natural gradient", ELBO=point.elbo, gain=gain)
     return Fitted(point.mean, point.root, point.elbo, gain, error, status, tuple(history))
+
+
+def _better(a: _Point, b: _Point) -> _Point:
+    return b if b.elbo > a.elbo else a
 
 
 def predicted_gain(b: np.ndarray, precision: np.ndarray) -> float:

@@ -10,11 +10,11 @@ import numpy as np
 from taut._core.precision import double_precision
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.expectation import fixed_normals
-from taut.families import AbstractFamily, AbstractForm, DenseGaussian, DiagonalGaussian
+from taut.expectation import matched_normals
+from taut.families import AbstractFamily, AbstractForm
 from taut.families.gaussian import LOG_2PI
 from taut.problem.evaluator import Evaluator
-from taut.solvers.base import Solution
+from taut.solvers.base import Solution, gaussian_of
 from taut.solvers.start import Start
 
 if TYPE_CHECKING:
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 
 MAX_CG = 60
 MIN_DRAWS = 64
+MAX_HALVINGS = 20
+CHEAP = 2**22  # numbers that the gradients of one step touch
+UNKNOWN_ERROR = 1e3  # of the mean, where no second set of draws was tried
 ACCEPT, SHRINK, GROW = 1e-4, 0.25, 0.75
 
 
-def _loss(form: AbstractForm, program: Any, lanes: int, params: Any, noise: Any, prepared: Any) -> Any:
+def _loss(
+    form: AbstractForm, program: Any, lanes: int, params: Any, noise: Any, prepared: Any
+) -> Any:
     """Negative ELBO on fixed draws, nats."""
     points, log_det = form.draws(params, noise)
-    values = jax.lax.map(lambda u: program.log_joint(u, prepared), points, batch_size=min(lanes, len(noise)))
+    values = jax.lax.map(
+        lambda u: program.log_joint(u, prepared), points, batch_size=min(lanes, len(noise))
+    )
     return -(values.mean() + 0.5 * form.dim * (1.0 + LOG_2PI) + log_det)
 
 
@@ -45,9 +52,10 @@ class _Step(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _steihaug(
-    form: Any, program: Any, lanes: int, params: Any, noise: Any, prepared: Any, gradient: Any, scale: Any, radius: Any
-) -> _Step:
-    """Steihaug's truncated conjugate gradients, preconditioned by ``scale`` (Nocedal and Wright, 7.2)."""
+    form: Any, program: Any, lanes: int, params: Any, noise: Any, prepared: Any,
+    gradient: Any, scale: Any, radius: Any,
+) -> _Step:  # fmt: skip
+    """Steihaug's truncated conjugate gradients (Nocedal and Wright, 7.2), scaled by ``scale``."""
     value_grad = jax.grad(lambda p: _loss(form, program, lanes, p, noise, prepared))
 
     def hessian(v: Any) -> Any:  # in preconditioned coordinates
@@ -81,7 +89,12 @@ def _steihaug(
 
 
 def maximise_on_fixed_draws(
-    settings: "FixedDraws", evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch
+    settings: "FixedDraws",
+    evaluator: Evaluator,
+    family: AbstractFamily,
+    start: Start,
+    seed: int,
+    watch: Watch,
 ) -> Solution:
     """Fit any family by trust-region Newton-CG on its deterministic ELBO.
 
@@ -93,33 +106,48 @@ def maximise_on_fixed_draws(
         deterministic objective", JMLR 25, with scrambled Sobol draws instead of independent ones.
     """
     form = family.bind(evaluator.problem.latents)
-    q = (
-        DenseGaussian.from_root(start.mean, start.root)
-        if start.root.ndim == 2
-        else DiagonalGaussian(start.mean, start.root)
-    )
-    params = form.initial(q)
-    num_draws = settings.num_draws or MIN_DRAWS
-    history: list[float] = []
+    params = form.initial(gaussian_of(start))
+    num_draws = max(settings.num_draws or MIN_DRAWS, 2 * form.width + 2)
+    # Compiling for two numbers of draws takes longer than cheap gradients of the larger one.
+    first = 4 * num_draws if evaluator.cost * num_draws < CHEAP else num_draws
+    noise = matched_normals(first, form.noise_dim, seed)
     with double_precision():
-        for refresh in range(2):  # the second set of draws, four times as many, removes the first one's bias
-            noise = fixed_normals(num_draws * 4**refresh, form.noise_dim, seed + refresh)
-            before = params
-            params, status, path = _newton(settings, evaluator, form, params, noise, watch)
-            history += path if refresh == 0 else path[1:]
-            if watch.over or not status.ok:
-                break
-    fitted = form.gaussian(params)
-    shift = np.abs(form.gaussian(before).mean - fitted.mean) / fitted.sd
-    return Solution(fitted, history[-1], status, tuple(history), float(shift.max()))
+        params, status, path = _newton(settings, evaluator, form, params, noise, watch)
+        elbo, history, error = path[-1], path, UNKNOWN_ERROR
+        if status.ok and not watch.over:  # other draws show the first ones' error
+            noise = matched_normals(4 * num_draws, form.noise_dim, seed + 1)
+            new, new_status, path = _newton(settings, evaluator, form, params, noise, watch)
+            if np.isfinite(path[-1]):
+                before = form.gaussian(params).mean
+                params, status, elbo, history = new, new_status, path[-1], history + path[1:]
+                error = float(
+                    np.max(np.abs(form.gaussian(params).mean - before) / form.gaussian(params).sd)
+                )
+    return Solution(form.gaussian(params), elbo, status, tuple(history), error)
+
+
+def _made_finite(loss: Any, form: AbstractForm, params: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+    """Narrow q until all of its draws have a density; the loss and gradient there."""
+    value, gradient = (np.asarray(x) for x in loss(params))
+    for _ in range(MAX_HALVINGS):
+        if np.isfinite(value) and np.isfinite(gradient).all():
+            break
+        params = form.scaled(params, 0.5)
+        value, gradient = (np.asarray(x) for x in loss(params))
+    return params, value, gradient
 
 
 def _newton(
-    settings: "FixedDraws", evaluator: Evaluator, form: AbstractForm, params: np.ndarray, noise: np.ndarray, watch: Watch
+    settings: "FixedDraws",
+    evaluator: Evaluator,
+    form: AbstractForm,
+    params: np.ndarray,
+    noise: np.ndarray,
+    watch: Watch,
 ) -> tuple[np.ndarray, Status, list[float]]:
     fixed = (form, evaluator.problem.program, evaluator.lanes)
     rest = (noise, evaluator.prepared)
-    value, gradient = (np.asarray(x) for x in _value_grad(*fixed, params, *rest))
+    params, value, gradient = _made_finite(lambda p: _value_grad(*fixed, p, *rest), form, params)
     history, radius, status = [-float(value)], 4.0 * np.sqrt(form.dim), Status.MAX_STEPS
     if not np.isfinite(value):
         return params, Status.NONFINITE, history
@@ -131,7 +159,8 @@ def _newton(
         evaluator.num_gradients += len(noise)
         trial = params + np.asarray(step)
         new_value, new_gradient = (np.asarray(x) for x in _value_grad(*fixed, trial, *rest))
-        ratio = float((value - new_value) / predicted) if predicted > 0 and np.isfinite(new_value) else -np.inf
+        finite = np.isfinite(new_value) and np.isfinite(new_gradient).all()
+        ratio = float((value - new_value) / predicted) if predicted > 0 and finite else -np.inf
         if float(predicted) < settings.tolerance * 0.1 and not boundary:
             if ratio > 0:
                 params, value = trial, new_value

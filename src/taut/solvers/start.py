@@ -4,19 +4,19 @@ import dataclasses
 
 import numpy as np
 
-from taut._core.errors import DataError, StartError
 from taut._core.progress import Watch
 from taut.expectation import fixed_normals
-from taut.problem import Problem
-from taut.problem.data import nonfinite, split
-from taut.problem.evaluator import Evaluator, where_not_finite
-from taut.solvers.descent import DENSE_LIMIT, DescentPath, descend
+from taut.problem.evaluator import Evaluator
+from taut.problem.nonfinite import explain
+from taut.solvers.descent import DescentPath, descend
 
 NUM_PATHS = 8
 NUM_DRAWS = 16  # common draws on which candidates are ranked
 FIRST_DRAWS = 4  # of those, used to drop hopeless candidates
 FINALISTS = 24
 MAX_RETRIES = 5
+CURVATURE_LIMIT = 1000  # latents up to which the Hessian is among the candidates
+FLAT_CURVATURE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,20 +74,7 @@ def starting_points(evaluator: Evaluator, seed: int, count: int = NUM_PATHS) -> 
         if finite.any():
             return points[finite]
         radius *= 0.5
-    raise _start_error(evaluator.problem)
-
-
-def _start_error(problem: Problem) -> Exception:
-    """Explain why no start is finite: the data's NaNs first, then the sites at fault."""
-    sites = where_not_finite(problem, np.zeros(problem.dim))
-    named = "; ".join(f"site '{n}' is {v}" for n, v in sites.items()) or "the gradient is not finite"
-    broken = nonfinite({**split(problem.arrays["data"])[0], **{(k,): v for k, v in problem.arrays.get("observe", {}).items()}})
-    if broken:
-        return DataError(f"{'; '.join(broken)}. Drop or impute those rows, or mask them with numpyro.handlers.mask ({named})")
-    hint = "; NaN usually means a log, root or division of a value out of range" if any(map(np.isnan, sites.values())) else (
-        "; -inf means that the data lie outside the site's support (a negative count, a probability of zero)" if sites else ""
-    )
-    return StartError(f"the log joint density is not finite at any of {NUM_PATHS * MAX_RETRIES} starting points: {named}{hint}")
+    raise explain(evaluator.problem, NUM_PATHS * MAX_RETRIES)
 
 
 def tournament(evaluator: Evaluator, paths: tuple[DescentPath, ...], seed: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -100,9 +87,8 @@ def tournament(evaluator: Evaluator, paths: tuple[DescentPath, ...], seed: int) 
     noise = fixed_normals(NUM_DRAWS, evaluator.problem.dim, seed)
     candidates = _candidates(paths)
     best_end = paths[0]
-    laplace = curvature_root(evaluator, best_end.end) if evaluator.problem.dim <= DENSE_LIMIT // 2 else None
-    if laplace is not None:
-        candidates.append((best_end.end, laplace))
+    if evaluator.problem.dim <= CURVATURE_LIMIT:
+        candidates.append((best_end.end, curvature_root(evaluator, best_end.end)))
     rough = _elbos(evaluator, candidates, noise[:FIRST_DRAWS])
     order = np.argsort(-np.where(np.isnan(rough), -np.inf, rough))[:FINALISTS]
     finalists = [candidates[i] for i in order]
@@ -130,7 +116,7 @@ def _elbos(evaluator: Evaluator, candidates: list[tuple[np.ndarray, np.ndarray]]
     for mean, root in candidates:
         dense = root.ndim == 2
         points.append(mean + (noise @ root.T if dense else noise * root))
-        log_dets.append(np.sum(np.log(np.diagonal(root) if dense else root)))
+        log_dets.append(np.linalg.slogdet(root)[1] if dense else np.sum(np.log(root)))
     values = evaluator.value(np.concatenate(points)).reshape(len(candidates), len(noise))
     entropy = 0.5 * noise.shape[1] * (1.0 + np.log(2.0 * np.pi)) + np.asarray(log_dets)
     return values.mean(axis=1) + entropy
@@ -145,10 +131,11 @@ def cholesky(matrix: np.ndarray) -> np.ndarray | None:
     return factor if np.isfinite(factor).all() else None
 
 
-def curvature_root(evaluator: Evaluator, point: np.ndarray) -> np.ndarray | None:
+def curvature_root(evaluator: Evaluator, point: np.ndarray) -> np.ndarray:
     """Root of the inverse negative Hessian by central differences of the gradient.
 
-    Costs 2 d gradients; eigenvalues below 1e-8 of the largest make it None.
+    Costs 2 d gradients. Curvatures that are negative or nearly zero are raised to a tenth of
+    the prior's, which is 1 in standardised coordinates: a start, not an answer.
     """
     dim, step = len(point), 1e-4
     shifts = step * np.eye(dim)
@@ -156,5 +143,5 @@ def curvature_root(evaluator: Evaluator, point: np.ndarray) -> np.ndarray | None
     hessian = (grads[:dim] - grads[dim:]) / (2.0 * step)
     values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
     if not values[0] > 1e-8 * values[-1]:
-        return None
-    return cholesky((vectors / values) @ vectors.T)
+        values = np.maximum(values, FLAT_CURVATURE)
+    return vectors / np.sqrt(values)

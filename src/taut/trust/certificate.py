@@ -10,6 +10,7 @@ from taut.families.gaussian import AbstractGaussian
 from taut.problem import Problem, scalar_labels
 from taut.problem.evaluator import Evaluator
 from taut.trust.chains import Agreement, Chains, Record, agreement, normal_scores, prepare
+from taut.trust.draws import Draws
 from taut.trust.psis import Smoothed, pareto_smooth
 
 NUM_CHAINS = 256
@@ -224,6 +225,24 @@ def measure_drift(
     return Drift(tuple(labels), *(np.concatenate(c) for c in columns))
 
 
+def weighted_drift(problem: Problem, raw: Draws, weighted: Weighted) -> Drift:
+    """The same by importance weights, where these are nearly even: no gradients needed."""
+    assert weighted.smoothed is not None
+    weights = np.exp(weighted.smoothed.log_weights)
+    labels: list[str] = []
+    columns: list[list[np.ndarray]] = [[], [], []]
+    for latent in problem.latents:
+        values = raw.values[latent.name].reshape(len(weights), -1)
+        scores = normal_scores(values, values)
+        mean = weights @ scores
+        variance = weights @ (scores - mean) ** 2
+        error = np.sqrt((weights - 1.0 / len(weights)) ** 2 @ (scores - mean) ** 2)
+        labels += scalar_labels(latent.name, latent.shape)
+        for column, found in zip(columns, (mean, 0.5 * np.log(variance), error), strict=True):
+            column.append(found)
+    return Drift(tuple(labels), *(np.concatenate(c) for c in columns))
+
+
 def _moments(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, log sd and the larger of their standard errors, from independent chains."""
     count = scores.shape[1]
@@ -246,4 +265,5 @@ __all__ = [
     "start_chains",
     "weigh",
     "weigh_points",
+    "weighted_drift",
 ]

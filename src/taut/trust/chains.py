@@ -17,7 +17,7 @@ from taut._core.background import compile_soon
 from taut._core.precision import double_precision
 from taut.problem.evaluator import Evaluator
 
-TRANSITIONS = 12  # in one compiled call
+TRANSITIONS = 8  # in one compiled call
 TRAJECTORY = np.pi / 2.0  # longest, in whitened units: a quarter turn forgets a Gaussian's start
 LEAPFROGS, MAX_LEAPFROGS = 6, 16
 MAX_REFERENCE = 4096  # draws that ranks are taken among

@@ -29,20 +29,25 @@ class Draws:
     left_out: tuple[str, ...] = ()
 
     def indices(self, num_draws: int, seed: int) -> np.ndarray:
-        """Rows that make ``num_draws`` equally weighted draws: systematic resampling, shuffled."""
+        """Rows that make ``num_draws`` equally weighted draws: systematic resampling, shuffled.
+
+        Equal weights give rows without repetition as far as there are enough of them.
+        """
         rng = np.random.default_rng((seed, 11))
-        if self.weights is None and num_draws <= len(self.points):
-            return rng.permutation(np.linspace(0, len(self.points) - 1, num_draws).astype(int))
-        weights = np.full(len(self.points), 1.0) if self.weights is None else self.weights
-        edges = np.cumsum(weights) / np.sum(weights)
-        places = (np.arange(num_draws) + rng.uniform()) / num_draws
-        return rng.permutation(np.minimum(np.searchsorted(edges, places), len(edges) - 1))
+        order = rng.permutation(len(self.points))
+        edges = np.cumsum(self._probabilities()[order])
+        places = (np.arange(num_draws) + rng.uniform()) / num_draws * edges[-1]
+        picked = np.minimum(np.searchsorted(edges, places, side="right"), len(edges) - 1)
+        return rng.permutation(order[picked])
 
     def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Weighted means and standard deviations by site."""
         w = self._probabilities()
-        means = {name: np.tensordot(w, v, axes=1) for name, v in self.values.items()}
-        sds = {name: np.sqrt(np.tensordot(w, (v - means[name]) ** 2, axes=1)) for name, v in self.values.items()}
+        means = {n: np.asarray(np.tensordot(w, v, axes=1)) for n, v in self.values.items()}
+        sds = {
+            n: np.asarray(np.sqrt(np.tensordot(w, (v - means[n]) ** 2, axes=1)))
+            for n, v in self.values.items()
+        }
         return means, sds
 
     def spread_error(self, problem: Problem, ess: float) -> tuple[float, str]:

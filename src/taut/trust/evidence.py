@@ -7,6 +7,7 @@ import numpy as np
 from taut.trust.certificate import Moved, Weighted
 
 MAX_KHAT = 0.7
+HEALTHY_SHARE = 0.9  # share of draws that weights keep: above it the tail index is about noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,9 @@ def bracket(weighted: Weighted, moved: Moved | None, log_q_moved: np.ndarray | N
         ELBO; importance estimate if k-hat is below 0.7, else the bridge estimate of Meng and
         Wong (1996) between q and the chains; and the upper estimate E_p[log p - log q].
     """
-    chains = moved is not None and moved.agreement.converged and log_q_moved is not None
-    ratio = moved.log_joint - log_q_moved if chains else None
+    ratio = None
+    if moved is not None and moved.agreement.converged and log_q_moved is not None:
+        ratio = moved.log_joint - log_q_moved
     upper, upper_error = _upper(weighted, ratio)
     if weighted.smoothed is not None and (weighted.khat < MAX_KHAT or ratio is None):
         estimate, error = weighted.smoothed.log_mean, _importance_error(weighted)
@@ -66,7 +68,11 @@ def bracket(weighted: Weighted, moved: Moved | None, log_q_moved: np.ndarray | N
 
 
 def _importance_error(weighted: Weighted) -> float:
-    return float(np.sqrt(max(1.0 / weighted.ess - 1.0 / len(weighted.log_ratio), 0.0))) if weighted.ess > 0 else np.inf
+    """From the effective sample size; not known where few draws hold most of the weight."""
+    size = len(weighted.log_ratio)
+    if weighted.ess <= 0 or (weighted.khat >= MAX_KHAT and weighted.ess < HEALTHY_SHARE * size):
+        return np.inf
+    return float(np.sqrt(max(1.0 / weighted.ess - 1.0 / size, 0.0)))
 
 
 def _upper(weighted: Weighted, ratio: np.ndarray | None) -> tuple[float, float]:
@@ -81,22 +87,25 @@ def _upper(weighted: Weighted, ratio: np.ndarray | None) -> tuple[float, float]:
     return mean, float(np.sqrt(np.sum(weights**2 * (values - mean) ** 2)))
 
 
-def bridge(log_ratio_q: np.ndarray, log_ratio_p: np.ndarray, max_steps: int = 100) -> tuple[float, float]:
+def bridge(
+    log_ratio_q: np.ndarray, log_ratio_p: np.ndarray, max_steps: int = 1000
+) -> tuple[float, float]:
     """Bridge estimate of the log evidence (Meng and Wong 1996, optimal bridge).
 
     Args:
         log_ratio_q: log p - log q at draws of q, (n,).
         log_ratio_p: the same at draws of the posterior, (transitions, chains).
+        max_steps: largest number of fixed-point steps.
 
     Returns:
         Estimate and standard error (Fruehwirth-Schnatter 2004, autocorrelation from chain means).
     """
-    a, b = log_ratio_q[np.isfinite(log_ratio_q)], log_ratio_p.ravel()
-    share_q = len(log_ratio_q) / (len(log_ratio_q) + len(b))
+    a, b = np.where(np.isnan(log_ratio_q), -np.inf, log_ratio_q), log_ratio_p.ravel()
+    share_q = len(a) / (len(a) + len(b))
     log_sq, log_sp = np.log(share_q), np.log1p(-share_q)
     estimate = float(np.median(b))
     for _ in range(max_steps):
-        top = np.logaddexp.reduce(a - np.logaddexp(log_sp + a, log_sq + estimate)) - np.log(len(log_ratio_q))
+        top = np.logaddexp.reduce(a - np.logaddexp(log_sp + a, log_sq + estimate)) - np.log(len(a))
         bottom = np.logaddexp.reduce(-np.logaddexp(log_sp + b, log_sq + estimate)) - np.log(len(b))
         new = float(top - bottom)
         if abs(new - estimate) < 1e-10:
@@ -105,5 +114,6 @@ def bridge(log_ratio_q: np.ndarray, log_ratio_p: np.ndarray, max_steps: int = 10
     f_q = np.exp(a - np.logaddexp(log_sp + a, log_sq + estimate))
     f_p = np.exp(estimate - np.logaddexp(log_sp + log_ratio_p, log_sq + estimate))
     chain_means = f_p.mean(axis=0)
-    relative = np.var(f_q) / np.mean(f_q) ** 2 / len(a) + np.var(chain_means, ddof=1) / np.mean(f_p) ** 2 / len(chain_means)
+    relative = np.var(f_q) / np.mean(f_q) ** 2 / len(a)
+    relative += np.var(chain_means, ddof=1) / np.mean(f_p) ** 2 / len(chain_means)
     return estimate, float(np.sqrt(relative))

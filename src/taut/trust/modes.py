@@ -60,8 +60,6 @@ def other_modes(
         if not _valley(evaluator, q.mean, path.end):
             continue
         root = curvature_root(evaluator, path.end)
-        if root is None:
-            continue
         num_draws = max(64, 2 * q.dim + 2)
         fitted = climb(evaluator, path.end, root, num_draws, seed, watch)
         candidate = DenseGaussian.from_root(fitted.mean, fitted.root)

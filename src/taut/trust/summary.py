@@ -1,7 +1,8 @@
 """What a result says of itself: the verdict with the numbers behind it."""
 
 import dataclasses
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -64,13 +65,21 @@ class Trust:
         """The verdict with numbers, reasons and advice."""
         lines = [
             f"verdict: {self.verdict}",
-            f"  k-hat {self.khat:.2f}, drift {self.max_drift:.2f} sd, draws: {_CORRECTIONS[self.correction]} "
-            f"(effective sample size {self.ess:.0f})",
+            f"  k-hat {self.khat:.2f}, drift {self.max_drift:.2f} sd",
+            f"  draws() {_CORRECTIONS[self.correction]}, effective sample size {self.ess:,.0f}",
         ]
         lines += [f"  - {reason}" for reason in self.reasons]
         lines += [f"  > {advice}" for advice in self.advice]
         lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return wrapped(lines)
+
+
+def wrapped(lines: Iterable[str], width: int = 100) -> str:
+    """The lines, broken where they are longer than a terminal is wide."""
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False)
+        for line in lines
+    )
 
 
 _CORRECTIONS = {
@@ -102,5 +111,17 @@ class History:
 
     def __str__(self) -> str:
         """One line."""
-        ends = f", ELBO {self.elbo[0]:.2f} to {self.elbo[-1]:.2f}" if self.elbo and np.isfinite(self.elbo[-1]) else ""
-        return f"{max(len(self.elbo) - 1, 0)} steps{ends}; {self.status}; {self.num_gradients:,} gradients in {self.seconds:.2f} s"
+        return f"{self.effort}; {self.status}"
+
+    @property
+    def effort(self) -> str:
+        """What it took, in words."""
+        ends = (
+            f", ELBO {self.elbo[0]:.2f} to {self.elbo[-1]:.2f}"
+            if self.elbo and np.isfinite(self.elbo[-1])
+            else ""
+        )
+        return (
+            f"{max(len(self.elbo) - 1, 0)} steps{ends}, "
+            f"{self.num_gradients:,} gradients, {self.seconds:.2f} s"
+        )

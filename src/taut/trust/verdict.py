@@ -44,6 +44,7 @@ class Findings:
         stuck: share of chains that never moved.
         spread_error: largest relative standard error of a latent's sd.
         spread_of: label of that latent.
+        drift_from: "chains", or "weights" where even importance weights stood in for them.
     """
 
     solver_ok: bool
@@ -62,6 +63,7 @@ class Findings:
     stuck: float
     spread_error: float
     spread_of: str
+    drift_from: str = "chains"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _faults_of_q(f: Findings) -> list[str]:
         faults.append("no chains were run, so how far q is from the posterior is not known")
     elif f.drift >= MAX_DRIFT:
         faults.append(
-            f"chains started from q drift by {f.drift:.2f} ± {f.drift_error:.2f} sd (limit {MAX_DRIFT}), most of all {f.drifted}"
+            f"{_movers(f)} drift by {f.drift:.2f} ± {f.drift_error:.2f} sd (limit {MAX_DRIFT}), most of all {f.drifted}"
         )
     if f.khat >= MAX_KHAT and f.ess_share < HEALTHY_SHARE:
         faults.append(f"importance weights have a heavy tail: k-hat {f.khat:.2f} (limit {MAX_KHAT})")
@@ -110,6 +112,10 @@ def _faults_of_q(f: Findings) -> list[str]:
     return faults
 
 
+def _movers(f: Findings) -> str:
+    return "chains started from q" if f.drift_from == "chains" else "moments under even importance weights"
+
+
 def _corrected_is_fine(f: Findings) -> bool:
     modes_covered = f.missed_mass <= 0.01 or f.correction in ("mixture",)
     return f.corrected_ok and f.corrected_ess >= MIN_ESS and modes_covered
@@ -117,7 +123,7 @@ def _corrected_is_fine(f: Findings) -> bool:
 
 def _praise(f: Findings) -> tuple[str, ...]:
     return (
-        f"chains started from q stay: largest drift {f.drift:.2f} ± {f.drift_error:.2f} sd ({f.drifted})",
+        f"{_movers(f)} stay: largest drift {f.drift:.2f} ± {f.drift_error:.2f} sd ({f.drifted})",
         f"importance weights are light-tailed: k-hat {f.khat:.2f}"
         if f.khat < MAX_KHAT
         else f"importance weights keep {100 * f.ess_share:.0f}% of the draws",

@@ -1,0 +1,1 @@
+"""Benchmarks: taut beside its peers, and taut against posteriors whose answer is known."""
