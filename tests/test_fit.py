@@ -11,6 +11,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -341,17 +342,26 @@ def test_progress_is_silent_unless_asked_for(capsys):
     ("settings", "message"),
     [
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
-        ({"seed": 1.5}, "seed must be a whole number of at least 0, got 1.5"),
-        ({"seed": True}, "seed must be a whole number of at least 0, got True"),
-        ({"budget": 0}, "budget must be a positive number of seconds or None, got 0"),
+        ({"budget": 0.0}, "budget must be a positive number of seconds or None, got 0.0"),
         ({"budget": float("nan")}, "budget must be a positive number of seconds or None, got nan"),
-        ({"on_doubt": "panic"}, "on_doubt must be one of 'escalate', 'warn', 'raise', got 'panic'"),
-        ({"family": taut.families.Dense}, "got the class Dense; add parentheses"),
-        ({"solver": "newton"}, "solver must be one of taut.solvers"),
     ],
 )
 def test_arguments_that_break_their_rule(settings, message):
-    with pytest.raises((ArgumentError, Exception)) as caught:
+    with pytest.raises(ArgumentError, match=message):
         taut.fit(centred, DATA, **settings)
-    if os.environ.get("TAUT_TEST_NO_TYPES") == "1" or isinstance(caught.value, ArgumentError):
-        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": 1.5},
+        {"on_doubt": "panic"},
+        {"family": taut.families.Dense},
+        {"solver": "newton"},
+    ],
+)
+def test_arguments_of_another_kind(settings):
+    """The annotations are checked while tests run, and catch it before our own words do."""
+    (name,) = settings
+    with pytest.raises((ArgumentError, jaxtyping.TypeCheckError), match=name):
+        taut.fit(centred, DATA, **settings)

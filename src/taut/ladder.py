@@ -7,8 +7,7 @@ import numpy as np
 
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.families import Dense, DenseGaussian, Diagonal, MixtureGaussian
-from taut.families.gaussian import AbstractDistribution
+from taut.families import AbstractDistribution, Dense, DenseGaussian, MixtureGaussian
 from taut.plan import DENSE_LIMIT, LAPLACE_LIMIT, Plan
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
@@ -168,7 +167,7 @@ def _information_centring(problem: Problem, solution: Solution) -> dict[str, np.
 def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
     evaluator, q, seed = attempt.evaluator, attempt.solution.q, attempt.seed
     watch.report("certificate")
-    weighted = certificate.weigh(evaluator, q, seed + 7)
+    weighted = certificate.weigh(evaluator, q, seed + 7, watch=watch)
     raw = make_draws(evaluator, weighted.points)
     others = modes.other_modes(evaluator, attempt.start, q, attempt.solution.elbo, seed, watch)
     moved = drift = None
@@ -198,7 +197,7 @@ def _outcome(
     log_q = None
     if moved is not None:
         log_q = q.log_prob(moved.flat).reshape(moved.log_joint.shape)
-    missed = sum(m.weight for m in others) if pool.method != "mixture" else 0.0
+    missed = sum((m.weight for m in others), start=0.0)
     solution = attempt.solution
     spread_error, spread_of = pool.draws.spread_error(attempt.evaluator.problem, pool.ess)
     findings = verdict.Findings(
@@ -327,19 +326,22 @@ def _mixture(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
 def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     """NUTS started at the best draws so far and preconditioned by q."""
     evaluator = Evaluator(outcome.problem)
-    found = nuts.sample(evaluator, outcome.q, outcome.pool.draws.points, outcome.pool.draws.weights, seed, watch)
+    evaluator.num_gradients = outcome.num_gradients
+    draws = outcome.pool.draws
+    found = nuts.sample(evaluator, outcome.q, draws.points[draws.indices(nuts.NUM_CHAINS, seed)], seed, watch)
     if found is None:
         return outcome
     ok = found.rhat < verdict.MAX_RHAT and found.divergences < verdict.MAX_STUCK
     message = (
-        f"NUTS, {found.num_chains} chains from q: R-hat {found.rhat:.3f}, effective sample size {found.ess:.0f}, "
+        f"NUTS, {nuts.NUM_CHAINS} chains from q: R-hat {found.rhat:.3f}, effective sample size {found.ess:.0f}, "
         f"{100 * found.divergences:.1f}% divergent; its means differ from q's by up to {found.from_q:.2f} sd"
     )
-    if not ok and outcome.pool.method == "chains" and outcome.moved is not None and outcome.moved.agreement.rhat < found.rhat:
-        return dataclasses.replace(outcome, plan=outcome.plan.then(f"{message}; not better, the chains' draws are kept"))
+    moved = outcome.moved
+    if not ok and outcome.pool.method == "chains" and moved is not None and moved.agreement.rhat < found.rhat:
+        plan = outcome.plan.then(f"{message}; not better, the chains' draws are kept")
+        return dataclasses.replace(outcome, plan=plan)
     pool = Pool(make_draws(evaluator, thinned(found.points, POOL)), "nuts", found.ess, ok, message)
     plan = outcome.plan.then("NUTS started at q and preconditioned by it")
     attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
-    return _outcome(
-        attempt, outcome.q, outcome.weighted, outcome.raw, outcome.moved, outcome.drift, outcome.other_modes, pool, watch
-    )
+    others = outcome.other_modes
+    return _outcome(attempt, outcome.q, outcome.weighted, outcome.raw, moved, outcome.drift, others, pool, watch)

@@ -120,7 +120,7 @@ def test_refine_by_nuts(schools_fit):
     assert abs(fit.mean["tau"] - 3.598) < 0.15 * 3.220
 
 
-@pytest.mark.parametrize("budget", [0, -1.0])
+@pytest.mark.parametrize("budget", [0.0, -1.0])
 def test_a_budget_that_is_none(line_fit, line, budget):
     with pytest.raises(ArgumentError, match="budget must be a positive number of seconds"):
         line_fit.refine(budget=budget)

@@ -1,5 +1,6 @@
 """Draws, moments, the summary table and what is printed."""
 
+import jaxtyping
 import numpy as np
 import posterior_models as models
 import pytest
@@ -36,7 +37,7 @@ def test_deterministic_sites_are_drawn_too(schools_data):
     fit = taut.fit(models.schools_standardised, schools_data)
     draws = fit.draws(500)
     rebuilt = draws["mu"][:, None] + draws["tau"][:, None] * draws["z"]
-    np.testing.assert_allclose(draws["theta"], rebuilt, rtol=1e-12)
+    np.testing.assert_allclose(draws["theta"], rebuilt, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("corrected", [True, False])
@@ -58,9 +59,16 @@ def test_draws_of_a_site_belong_together(line_fit, line):
     np.testing.assert_allclose(found, line.covariance, rtol=0.15)
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.5, "many"])
+@pytest.mark.parametrize("count", [0, -1])
 def test_a_count_that_is_none(schools_fit, count):
     with pytest.raises(ArgumentError, match="num_draws must be a whole number of at least 1"):
+        schools_fit.draws(count)
+
+
+@pytest.mark.parametrize("count", [2.5, "many"])
+def test_a_count_of_another_kind(schools_fit, count):
+    """The annotations are checked while tests run, and catch it before our own words do."""
+    with pytest.raises((ArgumentError, jaxtyping.TypeCheckError), match="num_draws"):
         schools_fit.draws(count)
 
 
@@ -157,7 +165,7 @@ def test_a_name_that_is_no_site(schools_fit, names, message):
         schools_fit.summary(names)
 
 
-@pytest.mark.parametrize("prob", [0.0, 1.0, 94])
+@pytest.mark.parametrize("prob", [0.0, 1.0, 94.0])
 def test_a_probability_that_is_none(schools_fit, prob):
     with pytest.raises(ArgumentError, match="hdi_prob must be between 0 and 1"):
         schools_fit.summary(hdi_prob=prob)

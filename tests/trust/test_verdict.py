@@ -169,7 +169,7 @@ def test_a_fit_that_misses_a_mode_is_never_good():
         assert outcome.findings.drift < verdict.MAX_DRIFT
         assert outcome.findings.khat < verdict.MAX_KHAT
         assert outcome.verdict.word == "bad"
-        assert outcome.findings.missed_mass == pytest.approx(1.0 / 3.0, abs=0.01)
+        assert outcome.findings.missed_mass == pytest.approx(1.0 / 3.0, abs=0.03)
         assert any("other modes" in r for r in outcome.verdict.reasons)
 
 

@@ -179,7 +179,7 @@ class DenseGaussian(AbstractGaussian):
     @staticmethod
     def from_root(mean: np.ndarray, root: np.ndarray) -> "DenseGaussian":
         """Build from any square root B of the covariance, S = B B'."""
-        upper = np.linalg.qr(root.T, mode="r")
+        upper = np.asarray(np.linalg.qr(root.T, mode="r"))
         return DenseGaussian(mean, (upper * np.where(np.diagonal(upper) < 0, -1.0, 1.0)[:, None]).T)
 
 

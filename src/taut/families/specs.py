@@ -246,7 +246,7 @@ class BlockForm(AbstractForm):
             if root is None:
                 scale, unit = q.sd[index], np.zeros((len(index), size, size))
             else:  # by QR: a covariance would lose half of the digits
-                upper = np.linalg.qr(root[:, index].transpose(1, 0, 2), mode="r")
+                upper = np.asarray(np.linalg.qr(root[:, index].transpose(1, 0, 2), mode="r"))
                 diagonal = np.einsum("bii->bi", upper)
                 scale = np.maximum(np.abs(diagonal), np.finfo(float).tiny)
                 unit = (upper * np.where(diagonal < 0, -1.0, 1.0)[:, :, None]).transpose(0, 2, 1)

@@ -49,14 +49,15 @@ def unwrap(fn: Any) -> Any:
 def affine_of(fn: Any) -> Affine | None:
     """Return the location and log scale of ``fn`` in its real coordinates, or None."""
     base, shape = unwrap(fn), fn.shape()
+    scale: Any = getattr(base, "scale", None)
     if isinstance(base, LOCATION_SCALE):
-        return _expand(base.loc, jnp.log(base.scale), base, shape)
+        return _expand(base.loc, jnp.log(scale), base, shape)
     if isinstance(base, dist.LogNormal):
-        return _expand(base.loc, jnp.log(base.scale), base, shape)
+        return _expand(base.loc, jnp.log(scale), base, shape)
     if isinstance(base, dist.GaussianRandomWalk):
-        return _expand(0.0, jnp.log(base.scale)[..., None], base, shape)
+        return _expand(0.0, jnp.log(scale)[..., None], base, shape)
     if isinstance(base, POSITIVE_SCALE):
-        return _expand(jnp.log(base.scale), 0.0, base, shape)
+        return _expand(jnp.log(scale), 0.0, base, shape)
     if isinstance(base, dist.InverseGamma):
         return _expand(jnp.log(base.rate), 0.0, base, shape)
     if isinstance(base, POSITIVE_RATE):
@@ -83,7 +84,7 @@ def constrain(fn: Any, u: Any, centring: Any | None) -> tuple[Any, Any]:
     """
     v, log_det = u, jnp.zeros(())
     affine = affine_of(fn) if centring is not None else None
-    if affine is not None:
+    if affine is not None and centring is not None:
         location, log_scale = affine
         v = location + jnp.exp((1.0 - centring) * log_scale) * (u - centring * location)
         log_det = sum_rightmost((1.0 - centring) * log_scale, fn.event_dim)
@@ -99,7 +100,7 @@ def unconstrain(fn: Any, value: Any, centring: Any | None) -> Any:
     """Map a value of ``fn`` to its coordinates; the inverse of :func:`constrain`."""
     v = biject_to(fn.support).inv(value)
     affine = affine_of(fn) if centring is not None else None
-    if affine is None:
+    if affine is None or centring is None:
         return v
     location, log_scale = affine
     return (v - location) * jnp.exp((centring - 1.0) * log_scale) + centring * location

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from taut._core.errors import ArgumentError, DataError
@@ -118,7 +119,7 @@ def _value(value: Any, path: Path, like: Any = None) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return _array(value, path)
     if isinstance(value, jax.Array):
-        if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        if not jnp.issubdtype(value.dtype, jax.dtypes.extended):
             _check_kind(value, path)
         return value
     if _package(value) == "xarray" and type(value).__name__ == "DataArray":
@@ -244,7 +245,7 @@ def split(data: Mapping[str, Any]) -> tuple[dict[Path, Any], dict[Path, Any]]:
         if isinstance(value, Mapping) and value:
             for key in value:
                 walk(value[key], (*path, key))
-        elif isinstance(value, np.ndarray | jax.Array) and not jax.dtypes.issubdtype(
+        elif isinstance(value, np.ndarray | jax.Array) and not jnp.issubdtype(
             value.dtype, jax.dtypes.extended
         ):
             arrays[path] = value

@@ -6,10 +6,11 @@ indices from data is run again on the actual values, in NumPy.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jax.extend.core as jex
 import numpy as np
 
@@ -36,8 +37,7 @@ class IndexCheck:
     def check(self, arrays: Mapping[Path, Any]) -> None:
         """Raise DataError if an index computed from the data is out of range."""
         known: dict[Any, _Value] = {}
-        for var, value in zip(self.jaxpr.constvars, self.constants, strict=True):
-            known[var] = _Value(np.asarray(value), frozenset())
+        known.update(_constants(self.jaxpr.constvars, self.constants))
         data = self.jaxpr.invars[len(self.jaxpr.invars) - len(self.paths) :]
         for var, path in zip(data, self.paths, strict=True):
             known[var] = _Value(np.asarray(arrays[path]), frozenset([path]))
@@ -51,9 +51,7 @@ class _Value:
 
 
 def make_check(fn: Callable[..., Any], point: Any, arrays: Mapping[Path, Any]) -> IndexCheck | None:
-    """Trace ``fn(point, *arrays)``; None where no integer array could be an index."""
-    if not any(np.issubdtype(a.dtype, np.integer) for a in arrays.values()):
-        return None
+    """Trace ``fn(point, *arrays)``; None where nothing is indexed."""
     closed = jax.make_jaxpr(fn)(point, *arrays.values())
     if not _has_gather(closed.jaxpr):
         return None
@@ -95,13 +93,21 @@ def _walk(jaxpr: Any, known: dict[Any, _Value]) -> None:
 
 def _enter(equation: Any, inputs: list[_Value | None], known: dict[Any, _Value]) -> None:
     closed = equation.params["jaxpr"]
-    constants = zip(closed.jaxpr.constvars, closed.consts, strict=True)
-    inner = {v: _Value(np.asarray(c), frozenset()) for v, c in constants}
+    inner = _constants(closed.jaxpr.constvars, closed.consts)
     inner.update({v: i for v, i in zip(closed.jaxpr.invars, inputs, strict=True) if i is not None})
     _walk(closed.jaxpr, inner)
     for outer, var in zip(equation.outvars, closed.jaxpr.outvars, strict=True):
         if not isinstance(var, jex.Literal) and var in inner:
             known[outer] = inner[var]
+
+
+def _constants(variables: Sequence[Any], values: Sequence[Any]) -> dict[Any, _Value]:
+    """Integer constants; others, such as random keys, are no indices."""
+    return {
+        var: _Value(np.asarray(value), frozenset())
+        for var, value in zip(variables, values, strict=True)
+        if jnp.issubdtype(jax.dtypes.result_type(value), np.integer)
+    }
 
 
 def _check_gather(equation: Any, index: _Value) -> None:
@@ -111,7 +117,9 @@ def _check_gather(equation: Any, index: _Value) -> None:
         values = index.array[..., column]
         bad = (values < 0) | (values > last)
         if bad.any():
-            raise _out_of_range(int(values[bad].flat[0]), last, values.min() > 0, index.origin)
+            raise _out_of_range(
+                int(values[bad].flat[0]), last, bool(values.min() > 0), index.origin
+            )
 
 
 def _out_of_range(value: int, last: int, none_is_zero: bool, origin: frozenset[Path]) -> DataError:

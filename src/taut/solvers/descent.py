@@ -135,7 +135,7 @@ class _Search:
         self.direction = np.zeros_like(starts)
         self.active, self.converged = np.isfinite(values), np.zeros(count, bool)
         self.snapshots: list[list[Snapshot]] = [[] for _ in range(count)]
-        for k in np.flatnonzero(self.active):
+        for k in np.flatnonzero(self.active).tolist():
             self.aim(k, 0.0)
 
     def aim(self, k: int, tolerance: float) -> None:
@@ -207,9 +207,9 @@ def descend(
             break
         trial = search.x[live] + search.t[live, None] * search.direction[live]
         values, grads = evaluator.value_and_grad(trial)
-        for k, value, grad in zip(live, values, grads, strict=True):
+        for k, value, grad in zip(live.tolist(), values, grads, strict=True):
             search.judge(k, -value, -grad, tolerance)
-    paths = [_path(search, starts, k) for k in np.flatnonzero(np.isfinite(search.f))]
+    paths = [_path(search, starts, k) for k in np.flatnonzero(np.isfinite(search.f)).tolist()]
     return sorted(paths, key=lambda path: -path.log_joint)
 
 

@@ -9,6 +9,7 @@ A natural-gradient step of size rho is then :math:`P \leftarrow (1-\rho) I - \rh
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,24 @@ class _Point:
     scores: np.ndarray
 
 
+class _Direction(NamedTuple):
+    """A natural-gradient step in whitened coordinates.
+
+    Attributes:
+        b: expected whitened score, (d,).
+        precision: eigenvalues of the expected negative Hessian, (d,).
+        vectors: its eigenvectors, (d, d).
+        gain: predicted gain of the full step, nats.
+        error: largest standard error of b.
+    """
+
+    b: np.ndarray
+    precision: np.ndarray
+    vectors: np.ndarray
+    gain: float
+    error: float
+
+
 class _Regression:
     """Least squares of whitened scores on fixed draws; the projector is computed once."""
 
@@ -61,14 +80,16 @@ class _Regression:
         self.design = np.concatenate([np.ones((len(noise), 1)), noise], axis=1)
         self.pinv = np.linalg.pinv(self.design)
 
-    def fit(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Intercept b, symmetric slope A, and the largest standard error of b."""
+    def direction(self, scores: np.ndarray) -> _Direction:
+        """The step that the fit g ~ b + A z asks for."""
         coefficients = self.pinv @ scores
         residual = scores - self.design @ coefficients
         freedom = max(len(scores) - self.design.shape[1], 1)
         spread = np.sqrt(np.sum(residual**2, axis=0) / freedom / len(scores))
-        slope = coefficients[1:]
-        return coefficients[0], 0.5 * (slope + slope.T), float(spread.max())
+        b, slope = coefficients[0], coefficients[1:]
+        precision, vectors = np.linalg.eigh(-0.5 * (slope + slope.T))
+        gain = predicted_gain(b, precision)
+        return _Direction(b, np.maximum(precision, MIN_PRECISION), vectors, gain, float(spread.max()))
 
 
 def climb(
@@ -92,18 +113,12 @@ def climb(
     """
     regression = _Regression(fixed_normals(num_draws, len(mean), seed))
     point = _evaluate(evaluator, mean, root, regression.noise)
+    direction = regression.direction(point.scores)
     history, rho, status = [point.elbo], 1.0, Status.MAX_STEPS
-    gain = error = np.inf
-    fresh = True
     for _ in range(max_steps):
-        if fresh:
-            b, slope, error = regression.fit(point.scores)
-            eigenvalues, vectors = np.linalg.eigh(-slope)
-            clipped = np.maximum(eigenvalues, MIN_PRECISION)
-            gain = predicted_gain(b, eigenvalues)
-        if gain < tolerance:  # one last step: it squares the distance to the optimum, at the price of one batch
-            status = Status.CONVERGED
-            point = _better(point, _evaluate(evaluator, *_step(point, b, clipped, vectors, 1.0), regression.noise))
+        if direction.gain < tolerance:  # one last step: it squares the distance to the optimum
+            trial = _evaluate(evaluator, *_step(point, direction, 1.0), regression.noise)
+            point, status = _better(point, trial), Status.CONVERGED
             history.append(point.elbo)
             break
         if rho < SMALLEST_STEP or not np.isfinite(point.elbo):
@@ -112,14 +127,16 @@ def climb(
         if watch.over:
             status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
             break
-        trial = _evaluate(evaluator, *_step(point, b, clipped, vectors, rho), regression.noise)
-        fresh = trial.elbo > point.elbo
-        rho = min(1.0, 2.0 * rho) if fresh else 0.5 * rho
-        if fresh:
-            point = trial
-            history.append(point.elbo)
-            watch.report("natural gradient", ELBO=point.elbo, gain=gain)
-    return Fitted(point.mean, point.root, point.elbo, gain, error, status, tuple(history))
+        trial = _evaluate(evaluator, *_step(point, direction, rho), regression.noise)
+        if not trial.elbo > point.elbo:
+            rho *= 0.5
+            continue
+        rho, point, direction = min(1.0, 2.0 * rho), trial, regression.direction(trial.scores)
+        history.append(point.elbo)
+        watch.report("natural gradient", ELBO=point.elbo, gain=direction.gain)
+    return Fitted(
+        point.mean, point.root, point.elbo, direction.gain, direction.error, status, tuple(history)
+    )
 
 
 def _better(a: _Point, b: _Point) -> _Point:
@@ -131,14 +148,14 @@ def predicted_gain(b: np.ndarray, precision: np.ndarray) -> float:
     return float(0.5 * b @ b + 0.25 * np.sum(((precision - 1.0) / np.maximum(precision, 1.0)) ** 2))
 
 
-def _step(
-    point: _Point, b: np.ndarray, precision: np.ndarray, vectors: np.ndarray, rho: float
-) -> tuple[np.ndarray, np.ndarray]:
-    new_precision = np.maximum(1.0 + rho * (precision - 1.0), MAX_STRETCH)
-    shift = rho * (vectors @ ((vectors.T @ b) / new_precision))
+def _step(point: _Point, direction: _Direction, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and root after a step of size rho, the move capped at two sds per coordinate."""
+    vectors = direction.vectors
+    precision = np.maximum(1.0 + rho * (direction.precision - 1.0), MAX_STRETCH)
+    shift = rho * (vectors @ ((vectors.T @ direction.b) / precision))
     length = np.sqrt(shift @ shift)
     shift *= min(1.0, 2.0 * np.sqrt(len(shift)) / max(length, 1e-300))
-    root = point.root @ ((vectors / np.sqrt(new_precision)) @ vectors.T)
+    root = point.root @ ((vectors / np.sqrt(precision)) @ vectors.T)
     return point.mean + point.root @ shift, root
 
 

@@ -14,7 +14,7 @@ from taut.trust.draws import Draws
 from taut.trust.psis import Smoothed, pareto_smooth
 
 NUM_CHAINS = 256
-NUM_DRAWS = 4096
+NUM_DRAWS, FEWEST_DRAWS = 4096, 512
 LONG_MEMORY = 3.0  # autocorrelation time beyond which trajectories are made longer
 DENSE_LIMIT = 1000  # beyond, chains are preconditioned by marginal scales only
 
@@ -108,11 +108,23 @@ class Moved:
         return self.points.reshape(-1, self.points.shape[2])
 
 
-def weigh(evaluator: Evaluator, q: AbstractGaussian, seed: int, num_draws: int = NUM_DRAWS) -> Weighted:
-    """Draw from q and weigh the draws against the joint density."""
+def weigh(
+    evaluator: Evaluator,
+    q: AbstractGaussian,
+    seed: int,
+    num_draws: int = NUM_DRAWS,
+    watch: Watch | None = None,
+) -> Weighted:
+    """Draw from q and weigh the draws against the joint density; fewer where time is up."""
     noise = fixed_normals(num_draws, q.dim, seed)
-    points = q.place(noise)
-    return weigh_points(points, evaluator.value(points), q.log_prob_of_noise(noise))
+    values: list[np.ndarray] = []
+    for i in range(0, num_draws, FEWEST_DRAWS):
+        if values and watch is not None and watch.over:
+            break
+        values.append(evaluator.value(q.place(noise[i : i + FEWEST_DRAWS])))
+    log_joint = np.concatenate(values)
+    noise = noise[: len(log_joint)]
+    return weigh_points(q.place(noise), log_joint, q.log_prob_of_noise(noise))
 
 
 def weigh_points(points: np.ndarray, log_joint: np.ndarray, log_q: np.ndarray) -> Weighted:
@@ -219,9 +231,10 @@ def measure_drift(
         reference = q_values[latent.name].reshape(len(q_values[latent.name]), -1)
         values = chain_values[latent.name].reshape(length * count, -1)
         scores = normal_scores(values, reference).reshape(length, count, -1)
+        constant = np.ptp(reference, axis=0) == 0.0  # such as the corner of a correlation's Cholesky factor
         labels += scalar_labels(latent.name, latent.shape)
         for column, found in zip(columns, _moments(scores), strict=True):
-            column.append(found)
+            column.append(np.where(constant, 0.0, found))
     return Drift(tuple(labels), *(np.concatenate(c) for c in columns))
 
 
@@ -237,9 +250,11 @@ def weighted_drift(problem: Problem, raw: Draws, weighted: Weighted) -> Drift:
         mean = weights @ scores
         variance = weights @ (scores - mean) ** 2
         error = np.sqrt((weights - 1.0 / len(weights)) ** 2 @ (scores - mean) ** 2)
+        constant = np.ptp(values, axis=0) == 0.0
         labels += scalar_labels(latent.name, latent.shape)
-        for column, found in zip(columns, (mean, 0.5 * np.log(variance), error), strict=True):
-            column.append(found)
+        log_sd = 0.5 * np.log(np.maximum(variance, 1e-12))
+        for column, found in zip(columns, (mean, log_sd, error), strict=True):
+            column.append(np.where(constant, 0.0, found))
     return Drift(tuple(labels), *(np.concatenate(c) for c in columns))
 
 

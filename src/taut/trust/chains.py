@@ -20,6 +20,7 @@ from taut.problem.evaluator import Evaluator
 TRANSITIONS = 8  # in one compiled call
 TRAJECTORY = np.pi / 2.0  # longest, in whitened units: a quarter turn forgets a Gaussian's start
 LEAPFROGS, MAX_LEAPFROGS = 6, 16
+SHORT_MEMORY = 4.0  # autocorrelation time, in transitions, that the shortest runs may have
 MAX_REFERENCE = 4096  # draws that ranks are taken among
 TARGET_ACCEPTANCE, ADAPT_RATE, JITTER = 0.8, 0.6, 0.3
 
@@ -161,7 +162,7 @@ class Chains:
         """
         outs = [self._block(adapt) for _ in range(blocks)]
         z, log_joint, acceptance, accepted = (np.concatenate(parts) for parts in zip(*outs, strict=True))
-        return Record(z, log_joint, acceptance, accepted.any(axis=0))
+        return Record(z, log_joint, acceptance, np.any(accepted, axis=0))
 
     def _block(self, adapt: bool) -> tuple[np.ndarray, ...]:
         evaluator, shape = self.evaluator, (TRANSITIONS, *self.state.z.shape)
@@ -254,7 +255,9 @@ def agreement(draws: np.ndarray) -> Agreement:
     move = np.maximum(np.abs(mean_a - mean_b), np.abs(np.log(sd_a / sd_b)))
     ess = float((length * count / np.maximum(iact, 1.0)).min())
     noise = 4.0 / np.sqrt(max(ess / 2.0, 1.0))
-    converged = bool(iact.max() < length / 2.0 and move.max() < min(max(0.1, noise), 0.2))
+    # Short runs may remember a third of their length; long ones have had the time to forget.
+    forgets = iact.max() < max(length / 10.0, min(length / 2.0, SHORT_MEMORY))
+    converged = bool(forgets and move.max() < min(max(0.1, noise), 0.2))
     return Agreement(float(iact.max()), float(move.max()), ess, _split_rhat(halves, length), converged)
 
 

@@ -60,9 +60,10 @@ class Draws:
         w = self._probabilities()
         worst, where = 0.0, ""
         for latent in problem.latents:
-            sd = np.maximum(sds[latent.name], 1e-300)
+            mean = means[latent.name]
+            sd = np.where(sds[latent.name] > 1e-12 * np.abs(mean), sds[latent.name], np.inf)  # constants have no tail
             with np.errstate(over="ignore", invalid="ignore"):
-                kurtosis = np.tensordot(w, ((self.values[latent.name] - means[latent.name]) / sd) ** 4, axes=1)
+                kurtosis = np.tensordot(w, ((self.values[latent.name] - mean) / sd) ** 4, axes=1)
                 error = np.nan_to_num(np.sqrt(np.maximum(kurtosis - 1.0, 0.0) / (4.0 * max(ess, 1.0))), nan=np.inf)
             if error.size and error.max() > worst:
                 worst = float(error.max())

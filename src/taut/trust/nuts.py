@@ -2,17 +2,18 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from taut._core.precision import double_precision
 from taut._core.progress import Watch
-from taut.families.gaussian import AbstractDistribution, AbstractGaussian
+from taut.families import AbstractDistribution, AbstractGaussian
 from taut.problem.evaluator import Evaluator
 from taut.trust.certificate import whitening
-from taut.trust.chains import agreement
 
-NUM_CHAINS, WARMUP, DRAWS = 4, 500, 1000
-SECONDS_PER_GRADIENT_CAP = 0.05  # a slower gradient would take an hour
+NUM_CHAINS, WARMUP, SLICE, SLICES = 4, 500, 500, 2
+DENSE_MASS_LIMIT = 200  # latents up to which NUTS adapts a dense mass matrix on top of q's
+ACCEPTANCE = 0.9
 
 
 class Sampled(NamedTuple):
@@ -21,10 +22,9 @@ class Sampled(NamedTuple):
     Attributes:
         points: (n, d), unconstrained.
         rhat: largest split R-hat.
-        ess: smallest effective sample size (bulk).
+        ess: smallest effective sample size.
         divergences: share of divergent transitions.
         from_q: largest distance of a mean from q's, in sds of the draws.
-        num_chains: chains run.
     """
 
     points: np.ndarray
@@ -32,66 +32,81 @@ class Sampled(NamedTuple):
     ess: float
     divergences: float
     from_q: float
-    num_chains: int
 
 
 def sample(
-    evaluator: Evaluator, q: AbstractDistribution, points: np.ndarray, weights: np.ndarray | None, seed: int, watch: Watch
+    evaluator: Evaluator, q: AbstractDistribution, starts: np.ndarray, seed: int, watch: Watch
 ) -> Sampled | None:
     """Run NumPyro's NUTS in coordinates whitened by q.
 
     Args:
         evaluator: the problem.
         q: the preconditioner.
-        points: draws to start from.
-        weights: their probabilities, or None.
+        starts: points to start from, (chains, d).
         seed: of the chains.
-        watch: budget; NUTS runs in slices, so that it can be stopped between them.
+        watch: NUTS runs in slices and can be stopped between them.
 
     Returns:
-        The draws, or None if the time ran out before half of them were made.
+        The draws, or None if the time was up before the first.
     """
-    import jax
-    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+    if watch.over:
+        return None
+    mean, root = (q.mean, whitening(q)) if isinstance(q, AbstractGaussian) else (q.mean, q.sd)
+    centred = starts - mean
+    z = np.linalg.solve(root, centred.T).T if root.ndim == 2 else centred / root
+    slices, divergent, steps = _run(evaluator, mean, root, z, seed, watch)
+    evaluator.num_gradients += steps
+    draws = np.concatenate(slices, axis=1)
+    u = mean + (draws @ root.T if root.ndim == 2 else draws * root)
+    return _diagnose(u, np.concatenate(divergent, axis=1), np.asarray(q.mean))
+
+
+def _run(
+    evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, z: np.ndarray, seed: int, watch: Watch
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Warm up and draw slice by slice, each in one compiled call: run eagerly, NUTS sets up for half a minute."""
     from numpyro.infer import MCMC, NUTS
 
-    mean, root = (q.mean, whitening(q)) if isinstance(q, AbstractGaussian) else (points.mean(axis=0), np.cov(points.T))
-    if not isinstance(q, AbstractGaussian):
-        root = np.linalg.cholesky(root)
-    rng = np.random.default_rng((seed, 5))
-    chosen = points[rng.choice(len(points), NUM_CHAINS, p=weights)]
-    z = np.linalg.solve(root, (chosen - mean).T).T if root.ndim == 2 else (chosen - mean) / root
     program = evaluator.problem.program
-    with double_precision():
-        prepared = evaluator.prepared
+    dense = z.shape[1] <= DENSE_MASS_LIMIT
+    extra = ("diverging", "num_steps")
 
+    def run(key: Any, z: Any, state: Any, prepared: Any) -> Any:
         def potential(z: Any) -> Any:
             return -program.log_joint(mean + (root @ z if root.ndim == 2 else root * z), prepared)
 
-        dense = q.dim <= 200
-        kernel = NUTS(potential_fn=potential, dense_mass=dense, target_accept_prob=0.9)
+        kernel = NUTS(potential_fn=potential, dense_mass=dense, target_accept_prob=ACCEPTANCE)
         mcmc = MCMC(
-            kernel, num_warmup=WARMUP, num_samples=DRAWS // 4, num_chains=NUM_CHAINS, chain_method="vectorized", progress_bar=False
+            kernel,
+            num_warmup=WARMUP,
+            num_samples=SLICE,
+            num_chains=len(z),
+            chain_method="vectorized",
+            progress_bar=False,
         )
-        slices, divergent = [], []
-        for part in range(4):
-            if part:
-                mcmc.post_warmup_state = mcmc.last_state
+        mcmc.post_warmup_state = state
+        mcmc.run(key, init_params=z, extra_fields=extra)
+        return mcmc.get_samples(group_by_chain=True), mcmc.get_extra_fields(group_by_chain=True), mcmc.last_state
+
+    slices, divergent, steps, state = [], [], 0, None
+    with double_precision():
+        compiled = jax.jit(run)
+        for part in range(SLICES):
             watch.report("NUTS", slice=part + 1)
-            init = z if not part else None
-            mcmc.run(jax.random.fold_in(jax.random.key(seed), part), init_params=init, extra_fields=("diverging",))
-            slices.append(np.asarray(mcmc.get_samples(group_by_chain=True)))
-            divergent.append(np.asarray(mcmc.get_extra_fields()["diverging"]))
+            key = jax.random.fold_in(jax.random.key(seed), part)
+            draws, fields, state = compiled(key, z, state, evaluator.prepared)
+            slices.append(np.asarray(draws))
+            divergent.append(np.asarray(fields["diverging"]))
+            steps += int(np.sum(fields["num_steps"]))
             if watch.over:
                 break
-    draws = np.concatenate(slices, axis=1)
-    if len(slices) < 2:
-        return None
-    u = mean + (draws @ root.T if root.ndim == 2 else draws * root)
-    rhat, ess = split_gelman_rubin(u), effective_sample_size(u)
+    return slices, divergent, steps
+
+
+def _diagnose(u: np.ndarray, divergent: np.ndarray, q_mean: np.ndarray) -> Sampled:
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
     flat = u.reshape(-1, u.shape[2])
-    from_q = float(np.max(np.abs(flat.mean(axis=0) - mean) / flat.std(axis=0)))
-    return Sampled(flat, float(rhat.max()), float(ess.min()), float(np.mean(divergent)), from_q, NUM_CHAINS)
-
-
-__all__ = ["Sampled", "agreement", "sample"]
+    from_q = np.abs(flat.mean(axis=0) - q_mean) / np.maximum(flat.std(axis=0), 1e-300)
+    rhat, ess = np.max(split_gelman_rubin(u)), np.min(effective_sample_size(u))
+    return Sampled(flat, float(rhat), float(ess), float(divergent.mean()), float(from_q.max()))

@@ -101,7 +101,10 @@ def _faults_of_q(f: Findings) -> list[str]:
     if f.outside > MAX_OUTSIDE:
         faults.append(f"{100 * f.outside:.1f}% of q's draws have no density")
     if f.missed_mass > 0.01:
-        faults.append(f"restarts ended in other modes, which hold about {100 * f.missed_mass:.0f}% of the mass")
+        faults.append(
+            f"restarts ended in other modes, which hold about {100 * f.missed_mass:.0f}% of the mass; "
+            "means over all of them may describe none"
+        )
     if f.stuck > MAX_STUCK:
         faults.append(f"{100 * f.stuck:.0f}% of the chains never moved")
     if f.spread_error > MAX_SPREAD_ERROR:

@@ -1,0 +1,399 @@
+"""Bad input through the front door: each kind has an error that says what and where, or a note."""
+
+import warnings
+
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from numpyro.distributions import constraints
+
+import taut
+from targets import line, line_data, many_predictors
+from taut._core.errors import (
+    ArgumentError,
+    DataError,
+    ImproperPosteriorError,
+    ModelError,
+    StartError,
+    TautError,
+)
+
+DATA = line_data()
+REAL = dist.ImproperUniform(constraints.real, (), ())
+POSITIVE = dist.ImproperUniform(constraints.positive, (), ())
+
+
+def fit(*args, **kwargs):
+    return taut.fit(*args, **{"progress": False, **kwargs})
+
+
+def spoiled(name, row, value):
+    column = DATA[name].copy()
+    column[row] = value
+    return {**DATA, name: column}
+
+
+@pytest.fixture
+def _as_users_run():
+    """Without the run-time check of annotations, which would refuse wrong kinds first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (spoiled("y", 7, np.nan), "data 'y' is NaN in 1 of 30 values, first at row 7.*site 'y'"),
+        (spoiled("y", [3, 9], np.inf), "data 'y' is infinite in 2 of 30 values, first at row 3"),
+        (spoiled("x", 0, np.nan), "data 'x' is NaN in 1 of 30 .*row 0.*numpyro.handlers.mask"),
+        (spoiled("x", 29, -np.inf), "data 'x' is infinite in 1 of 30 values, first at row 29"),
+        (
+            pd.DataFrame(spoiled("y", 5, np.nan)),
+            "data 'y' is NaN in 1 of 30 values, first at row 5",
+        ),
+        ({"x": np.array([]), "y": np.array([])}, r"data 'x' is empty \(shape \(0,\)\)"),
+        (pd.DataFrame({"x": [], "y": []}, dtype=float), "data 'x' is empty"),
+        ({**DATA, "y": DATA["y"][:, None]}, r"'y' has values of shape \(30, 1\).*several times"),
+        ({**DATA, "y": DATA["y"][:4]}, r"'y' has values of shape \(4,\), which do not fit"),
+        ({**DATA, "z": DATA["y"]}, "data has 'z', which is not an argument of line"),
+        ({"x": DATA["x"], "Y": DATA["y"]}, "data has 'Y'.* did you mean 'y'"),
+        ({"x": DATA["x"]}, "line needs 'y', which is not in data; data has 'x'"),
+        (None, "line needs 'x', 'y', which are not in data; data has none"),
+        ({**DATA, "x": np.full(30, "a")}, "data 'x' holds text"),
+        ({**DATA, "x": np.full(30, "2020-01-01", "M8[D]")}, "data 'x' holds dates"),
+        ({**DATA, "x": np.array([2**80] * 30, object)}, "data 'x' holds integers beyond 64 bits"),
+        ({**DATA, "x": np.array([[]] * 30 + [None], object)[:30]}, "data 'x' holds Python objects"),
+        (DATA["x"], "data must be a mapping of the model's keyword arguments"),
+    ],
+)
+def test_data_that_cannot_be_used(data, match):
+    with pytest.raises(DataError, match=match):
+        fit(line, data)
+
+
+def test_nan_from_inside_the_model_or_observe_is_found_too():
+    def closed(x):
+        line(x, spoiled("y", 4, np.nan)["y"])
+
+    with pytest.raises(DataError, match="data 'y' is NaN in 1 of 30 values, first at row 4"):
+        fit(closed, {"x": DATA["x"]})
+    with pytest.raises(DataError, match=r"observe\['y'\] is NaN in 1 of 30 values, first at row 6"):
+        fit(line, {"x": DATA["x"], "y": None}, observe={"y": spoiled("y", 6, np.nan)["y"]})
+
+
+def test_plate_of_another_size():
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0, 1))
+        with numpyro.plate("row", 5):
+            numpyro.sample("y", dist.Normal(m, 1), obs=y)
+
+    with pytest.raises(DataError, match=r"'y' has values of shape \(4,\).*plate 'row' of size 5"):
+        fit(model, {"y": np.ones(4)})
+
+
+def test_integers_beyond_32_bits_are_exact():
+    """2**40 + 1 and 2**40 differ by one only in 64 bits."""
+
+    def model(n):
+        m = numpyro.sample("m", dist.Normal(0, 1))
+        numpyro.deterministic("rest", n - 2**40)
+        numpyro.sample("y", dist.Normal(m, 1), obs=(n - 2**40).astype(float))
+
+    posterior = fit(model, {"n": np.array([2**40 + 1, 2**40])})
+    assert posterior.mean["rest"].tolist() == [1.0, 0.0]
+    assert posterior.mean["m"] == pytest.approx(1 / 3, abs=0.05)
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+def no_latents(y):
+    numpyro.sample("y", dist.Normal(0, 1), obs=y)
+
+
+def discrete(y):
+    z = numpyro.sample("z", dist.Bernoulli(0.5))
+    numpyro.sample("y", dist.Normal(z, 1), obs=y)
+
+
+@pytest.mark.usefixtures("_as_users_run")
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (no_latents, "no latent variables, so there is nothing to infer"),
+        (discrete, "'z' is a discrete latent; this version infers continuous latents only"),
+        (None, "got None; pass the function itself, not its result"),
+        (7, "must be a NumPyro model function or a taut.Density, got int"),
+        (DATA, "got dict; the model comes first, then the data"),
+    ],
+)
+def test_models_that_cannot_be_used(model, match):
+    with pytest.raises(ModelError, match=match):
+        fit(model, {"y": DATA["y"]})
+
+
+# --- finite nowhere ---------------------------------------------------------------------------
+
+
+def poisson(y):
+    m = numpyro.sample("m", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Poisson(jnp.exp(m)), obs=y)
+
+
+def root_of_negative(y):
+    r = numpyro.sample("r", dist.HalfNormal(1))
+    numpyro.sample("spread", dist.HalfNormal(1))
+    numpyro.sample("y", dist.Normal(0, jnp.sqrt(-r)), obs=y)
+
+
+def hopeless_factor(y):
+    m = numpyro.sample("m", dist.Normal(0, 1))
+    numpyro.factor("penalty", jnp.where(m == jnp.pi, 0.0, -jnp.inf))
+    numpyro.sample("y", dist.Normal(m, 1), obs=y)
+
+
+def broken_gradient(y):
+    m = numpyro.sample("m", dist.Normal(0, 1))
+    numpyro.factor("root", -jnp.sqrt(jnp.abs(m - m)))
+    numpyro.sample("y", dist.Normal(m, 1), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "match"),
+    [
+        (
+            poisson,
+            [2, -1, 3],
+            r"site 'y' is -inf at 1 of 3 values, first at index 1, where it is -1",
+        ),
+        (
+            root_of_negative,
+            [0.5, 1.0],
+            "site 'y' is nan.*NaN usually means a log, root or division",
+        ),
+        (hopeless_factor, [0.5], "site 'penalty' is -inf"),
+        (broken_gradient, [0.5], "the gradient of site 'root' is not finite"),
+    ],
+)
+def test_a_density_that_is_finite_nowhere_names_its_site(model, y, match):
+    with pytest.raises(StartError, match="not finite at any of 40 starting points: .*" + match):
+        fit(model, {"y": np.array(y)})
+
+
+# --- improper and unbounded posteriors --------------------------------------------------------
+
+
+def flat_unused(y):
+    numpyro.sample("idle", REAL)
+    numpyro.sample("y", dist.Normal(numpyro.sample("m", dist.Normal(0, 1)), 1), obs=y)
+
+
+def flat_positive_unused(y):
+    numpyro.sample("idle", POSITIVE)
+    numpyro.sample("y", dist.Normal(numpyro.sample("m", dist.Normal(0, 1)), 1), obs=y)
+
+
+def rising_line(y):
+    numpyro.factor("f", numpyro.sample("a", REAL))
+
+
+def rising_quartic(y):
+    numpyro.factor("f", numpyro.sample("a", dist.Normal(0, 1)) ** 4)
+
+
+def rising_exponential(y):
+    numpyro.factor("f", jnp.exp(numpyro.sample("a", dist.Normal(0, 1)) ** 2))
+
+
+def rising_density(latents):
+    return jnp.sum(latents["a"] ** 2)
+
+
+def one_value_two_unknowns(y):
+    numpyro.sample(
+        "y", dist.Normal(numpyro.sample("m", REAL), numpyro.sample("s", POSITIVE)), obs=y
+    )
+
+
+def separable(y):
+    x = jnp.array([-2.0, -1.0, 1.0, 2.0])
+    numpyro.sample("y", dist.Bernoulli(logits=numpyro.sample("b", REAL) * x), obs=y)
+
+
+Y = DATA["y"]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "match"),
+    [
+        (flat_unused, {"y": Y}, "along the direction of idle.*proper prior"),
+        (flat_positive_unused, {"y": Y}, "along the direction of idle.*proper prior"),
+        (rising_line, {"y": Y}, "along the direction of a"),
+        (
+            rising_quartic,
+            {"y": Y},
+            "rises without bound along the direction of a.*signs of factors",
+        ),
+        (rising_exponential, {"y": Y}, "rises without bound along the direction of a"),
+        (taut.Density(rising_density, {"a": ()}), None, "along the direction of a"),
+        (one_value_two_unknowns, {"y": Y[:1]}, "cannot be normalised"),
+        (
+            one_value_two_unknowns,
+            {"y": np.ones(5)},
+            "onto one value of m.*scale can shrink to zero",
+        ),
+        (separable, {"y": np.array([0, 0, 1, 1])}, "along the direction of b"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_posteriors_that_cannot_be_normalised(model, data, match):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ImproperPosteriorError, match="cannot be normalised: .*" + match),
+    ):
+        fit(model, data)
+
+
+def predictors(kind):
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(30, 3))
+    if kind == "collinear":
+        x[:, 2] = 2 * x[:, 0]
+    if kind == "constant":
+        x[:, 1] = 3.0
+    return {"x": x, "y": 1 + x[:, 0] + 0.5 * rng.normal(size=30)}
+
+
+DIRECTIONS = {
+    "collinear": r"[+-]0\.89 b\[0\] [+-]0\.45 b\[2\]",  # 2 b[0] - b[2], normalised
+    "constant": r"[+-]0\.95 a [+-]0\.32 b\[1\]",  # 3 a - b[1]
+}
+
+
+@pytest.mark.parametrize("kind", DIRECTIONS)
+def test_flat_priors_and_predictors_that_say_the_same(kind):
+    with pytest.raises(ImproperPosteriorError, match=DIRECTIONS[kind]):
+        fit(many_predictors, {**predictors(kind), "flat": True})
+
+
+@pytest.mark.parametrize("kind", DIRECTIONS)
+def test_proper_priors_and_predictors_that_say_the_same(kind):
+    """The fit works; a note names the direction; what the data do say is right."""
+    data = predictors(kind)
+    posterior = fit(many_predictors, data)
+    assert posterior.trust.verdict != "bad"
+    (note,) = [n for n in posterior.trust.notes if "do not identify" in n]
+    assert pytest.approx(1.0, abs=0.4) == float(identified(kind, posterior.mean))
+    assert note.endswith("only the prior does. Look for collinear or constant predictors")
+    __import__("re").search(DIRECTIONS[kind], note) or pytest.fail(note)
+
+
+def identified(kind, mean):
+    """The slope, or the intercept, that the data do identify; both are 1 in truth."""
+    a, b = mean["a"], mean["b"]
+    return b[0] + 2 * b[2] if kind == "collinear" else a + 3 * b[1]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_nothing_is_said_of_good_predictors(flat):
+    posterior = fit(many_predictors, {**predictors("good"), "flat": flat})
+    assert posterior.trust.notes == ()
+
+
+def test_a_latent_that_the_data_say_nothing_of_is_noted():
+    def model(g, y):
+        with numpyro.plate("group", 3):
+            m = numpyro.sample("m", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(m[g], 1), obs=y)
+
+    posterior = fit(model, {"g": np.array([0, 0, 2]), "y": np.array([0.3, 0.4, -1.0])})
+    assert posterior.trust.notes == (
+        "the data say nothing of 'm[1]': the posterior is the prior there",
+    )
+
+
+REFERENCES = [
+    "eight_schools-eight_schools_centered",
+    "eight_schools-eight_schools_noncentered",
+    "kilpisjarvi_mod-kilpisjarvi",
+    "mesquite-logmesquite",
+    "garch-garch11",
+    "sblrc-blr",
+    "analytic-student3",
+    "analytic-funnel10",
+    "low_dim_gauss_mix-low_dim_gauss_mix",
+    "earnings-logearn_height_male",
+]
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference_posteriors_raise_no_false_alarm(shared, name, monkeypatch):
+    """Badly scaled, heavy-tailed, curved, flat priors: all proper, all identified."""
+    monkeypatch.syspath_prepend(shared / "posteriors")
+    case = pytest.importorskip("benchlib").load(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        posterior = fit(case.model, {"data": case.data}, on_doubt="warn")
+    said = [n for n in posterior.trust.notes if "identify" in n or "say nothing" in n]
+    assert said == []
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_as_users_run")
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"family": "dense"}, "family must be one of taut.families.*got 'dense'"),
+        ({"family": taut.families.Dense}, "family must be.*got the class Dense; add parentheses"),
+        ({"solver": "adam"}, "solver must be one of taut.solvers.*got 'adam'"),
+        ({"solver": taut.solvers.FixedDraws}, "got the class FixedDraws; add parentheses"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": 1.5}, "seed must be a whole number of at least 0, got 1.5"),
+        ({"seed": "0"}, "seed must be a whole number of at least 0, got '0'"),
+        ({"seed": None}, "seed must be a whole number of at least 0, got None"),
+        ({"seed": True}, "seed must be a whole number of at least 0, got True"),
+        ({"budget": 0}, "budget must be a positive number of seconds or None, got 0"),
+        ({"budget": -3.0}, "budget must be a positive number of seconds or None, got -3.0"),
+        ({"budget": float("nan")}, "budget must be a positive number of seconds or None, got nan"),
+        ({"budget": "1 s"}, "budget must be a positive number of seconds or None, got '1 s'"),
+        (
+            {"on_doubt": "ignore"},
+            "on_doubt must be one of 'escalate', 'warn', 'raise', got 'ignore'",
+        ),
+        ({"on_doubt": None}, "on_doubt must be one of .*, got None"),
+        ({"observe": [1]}, "observe must be a mapping of site names to values, got list"),
+        ({"observe": {"slope": 1.0}}, "observe names 'slope'.*its sites are 'a', 'b', 's', 'y'"),
+        ({"observe": {"yy": 1.0}}, "observe names 'yy'.*did you mean 'y'"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(changes, match):
+    with pytest.raises(ArgumentError, match=match):
+        fit(line, DATA, **changes)
+
+
+def test_every_refusal_is_a_tauterror_and_a_plain_value_error():
+    for error in (DataError, ModelError, ArgumentError, StartError, ImproperPosteriorError):
+        assert issubclass(error, TautError)
+        assert issubclass(error, ValueError)
+
+
+# --- repetition -------------------------------------------------------------------------------
+
+
+def test_same_seed_same_answer_bit_for_bit_and_another_seed_another():
+    first, again, other = (fit(line, DATA, seed=seed) for seed in (4, 4, 5))
+    for name, draws in first.draws(500).items():
+        np.testing.assert_array_equal(draws, again.draws(500)[name])
+        assert (draws != other.draws(500)[name]).any()
+    assert first.elbo == again.elbo
+    assert first.elbo == pytest.approx(other.elbo, abs=0.1)
