@@ -44,7 +44,10 @@ def place(x, y) -> list[tuple[float, float]]:
     """Data to picture coordinates."""
     u = (np.asarray(x) - X_RANGE[0]) / (X_RANGE[1] - X_RANGE[0])
     v = (np.asarray(y) - Y_RANGE[0]) / (Y_RANGE[1] - Y_RANGE[0])
-    return [(LEFT + a * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - b * (HEIGHT - TOP - BOTTOM)) for a, b in zip(u, v)]
+    return [
+        (LEFT + a * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - b * (HEIGHT - TOP - BOTTOM))
+        for a, b in zip(u, v)
+    ]
 
 
 def path(points) -> str:
@@ -66,7 +69,11 @@ def draw() -> str:
         f"taut: slope {summary.loc['b', 'mean']:.2f} ± {summary.loc['b', 'sd']:.2f}, verdict {posterior.trust.verdict}, "
         f"{seconds:.2f} s once compiled"
     )
-    band = path(place(grid, np.minimum(high, 100))) + " " + path(reversed(place(grid, np.maximum(low, 0))))
+    band = (
+        path(place(grid, np.minimum(high, 100)))
+        + " "
+        + path(reversed(place(grid, np.maximum(low, 0))))
+    )
     circles = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4.5"/>' for a, b in place(X, Y))
     ticks = "".join(
         f'<text x="{a:.0f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{t}</text>'

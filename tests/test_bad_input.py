@@ -1,6 +1,6 @@
 """Bad input through the front door: each kind has an error that says what and where, or a note."""
 
-import warnings
+import re
 
 import jax.numpy as jnp
 import jaxtyping
@@ -21,6 +21,12 @@ from taut._core.errors import (
     StartError,
     TautError,
 )
+from taut._core.progress import Watch
+from taut.plan import make_plan
+from taut.problem import describe
+from taut.problem.evaluator import Evaluator
+from taut.solvers.start import find_start
+from taut.trust import improper
 
 DATA = line_data()
 REAL = dist.ImproperUniform(constraints.real, (), ())
@@ -108,7 +114,7 @@ def test_integers_beyond_32_bits_are_exact():
         numpyro.sample("y", dist.Normal(m, 1), obs=(n - 2**40).astype(float))
 
     posterior = fit(model, {"n": np.array([2**40 + 1, 2**40])})
-    assert posterior.mean["rest"].tolist() == [1.0, 0.0]
+    np.testing.assert_allclose(posterior.mean["rest"], [1.0, 0.0], atol=1e-12)
     assert posterior.mean["m"] == pytest.approx(1 / 3, abs=0.05)
 
 
@@ -244,7 +250,7 @@ Y = DATA["y"]
         ),
         (rising_exponential, {"y": Y}, "rises without bound along the direction of a"),
         (taut.Density(rising_density, {"a": ()}), None, "along the direction of a"),
-        (one_value_two_unknowns, {"y": Y[:1]}, "cannot be normalised"),
+        (one_value_two_unknowns, {"y": Y[:1]}, "along the direction of"),
         (
             one_value_two_unknowns,
             {"y": np.ones(5)},
@@ -293,7 +299,7 @@ def test_proper_priors_and_predictors_that_say_the_same(kind):
     (note,) = [n for n in posterior.trust.notes if "do not identify" in n]
     assert pytest.approx(1.0, abs=0.4) == float(identified(kind, posterior.mean))
     assert note.endswith("only the prior does. Look for collinear or constant predictors")
-    __import__("re").search(DIRECTIONS[kind], note) or pytest.fail(note)
+    assert re.search(DIRECTIONS[kind], note)
 
 
 def identified(kind, mean):
@@ -320,30 +326,120 @@ def test_a_latent_that_the_data_say_nothing_of_is_noted():
     )
 
 
+def checked(model, data=None, seed=0):
+    """Start, solve and look for improperness and unidentified directions; no certificate."""
+    problem = describe(model, data)
+    evaluator, plan, watch = Evaluator(problem), make_plan(problem), Watch(budget=60)
+    start = find_start(evaluator, watch, seed)
+    solution = plan.solver.solve(evaluator, plan.family, start, seed, watch)
+    return improper.check(evaluator, start, solution.q)
+
+
+def flat_normal(y):
+    m, s = numpyro.sample("m", REAL), numpyro.sample("s", POSITIVE)
+    numpyro.sample("y", dist.Normal(m, s), obs=y)
+
+
+def vague_precision(y):
+    p = numpyro.sample("p", dist.Gamma(1e-3, 1e-3))
+    numpyro.sample("y", dist.Normal(numpyro.sample("m", dist.Normal(0, 1e3)), p**-0.5), obs=y)
+
+
+def heavy_and_idle(y):
+    numpyro.sample("c", dist.Cauchy(0, 1))
+    numpyro.sample("h", dist.HalfCauchy(5))
+    numpyro.sample("g", dist.Gamma(0.01, 0.01))
+    numpyro.sample("y", dist.Normal(numpyro.sample("m", dist.Normal(0, 1)), 1), obs=y)
+
+
+def wide_bounds(y):
+    m, s = numpyro.sample("m", dist.Uniform(-1e6, 1e6)), numpyro.sample("s", dist.Uniform(0, 100))
+    numpyro.sample("y", dist.Normal(m, s), obs=y)
+
+
+def horseshoe(y):
+    tau = numpyro.sample("tau", dist.HalfCauchy(1))
+    lam = numpyro.sample("lam", dist.HalfCauchy(jnp.ones(3)).to_event(1))
+    b = numpyro.sample("b", dist.Normal(0, lam * tau).to_event(1))
+    numpyro.sample("y", dist.Normal(predictors("good")["x"] @ b, 1.0), obs=y)
+
+
+def separable_with_prior(y):
+    x = jnp.array([-2.0, -1.0, 1.0, 2.0])
+    b = numpyro.sample("b", dist.Normal(0, 100))
+    numpyro.sample("y", dist.Bernoulli(logits=b * x), obs=(y[:4] > y[:4].mean()).astype(int))
+
+
+def rare_tail(latents):
+    return -0.75 * jnp.log1p(latents["x"] ** 2)  # Student-t of half a degree of freedom
+
+
+def distant_modes(latents):
+    return jnp.logaddexp(-0.5 * latents["x"] ** 2, -0.5 * (latents["x"] - 30.0) ** 2)
+
+
+def hierarchy_with_a_neck(latents):
+    """Centred, so that the density rises without bound into the neck, whose volume is finite."""
+    log_tau, mu, theta = latents["log_tau"], latents["mu"], latents["theta"]
+    groups = -0.5 * jnp.sum(((theta - mu) / jnp.exp(log_tau)) ** 2) - 8 * log_tau
+    data = -0.5 * jnp.sum(((theta - jnp.arange(8.0)) / 10) ** 2)
+    return groups + data - 0.5 * (mu / 5) ** 2 + log_tau - jnp.log1p(jnp.exp(2 * log_tau) / 25)
+
+
+def density(log_density, **shapes):
+    return lambda: (taut.Density(log_density, shapes), None)
+
+
+PROPER = {
+    "values of 1e12": lambda: (flat_normal, {"y": 1e12 * (3 + Y)}),
+    "values of 1e-9": lambda: (flat_normal, {"y": 1e-9 * Y}),
+    "three values": lambda: (flat_normal, {"y": Y[:3]}),  # the mean's marginal is a Cauchy
+    "vague precision": lambda: (vague_precision, {"y": Y}),
+    "heavy and idle": lambda: (heavy_and_idle, {"y": Y}),
+    "wide bounds": lambda: (wide_bounds, {"y": Y}),
+    "horseshoe": lambda: (horseshoe, {"y": Y}),
+    "separable with a prior": lambda: (separable_with_prior, {"y": Y}),
+    "rare tail": density(rare_tail, x=()),
+    "distant modes": density(distant_modes, x=()),
+    "neck": density(hierarchy_with_a_neck, log_tau=(), mu=(), theta=(8,)),
+}
+
+
+@pytest.mark.parametrize("name", PROPER)
+def test_hard_but_proper_posteriors_raise_no_false_alarm(name):
+    with np.errstate(all="ignore"):
+        assert [checked(*PROPER[name](), seed=seed) for seed in (0, 1, 2)] == [()] * 3
+
+
+# Badly scaled, heavy-tailed, curved, flat priors: all proper, and identified by their data.
 REFERENCES = [
+    "analytic-banana",
+    "analytic-funnel10",
+    "analytic-student3",
+    "analytic-two_modes",
+    "arK-arK",
+    "earnings-logearn_height_male",
     "eight_schools-eight_schools_centered",
     "eight_schools-eight_schools_noncentered",
-    "kilpisjarvi_mod-kilpisjarvi",
-    "mesquite-logmesquite",
     "garch-garch11",
-    "sblrc-blr",
-    "analytic-student3",
-    "analytic-funnel10",
+    "gym-german_logistic",
+    "kidiq_with_mom_work-kidscore_interaction_z",
+    "kilpisjarvi_mod-kilpisjarvi",
     "low_dim_gauss_mix-low_dim_gauss_mix",
-    "earnings-logearn_height_male",
+    "mesquite-logmesquite",
+    "nes1972-nes",
+    "sblrc-blr",
+    "seeds_data-seeds_stanified_model",
+    "wells_data-wells_dae_inter_model",
 ]
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_reference_posteriors_raise_no_false_alarm(shared, name, monkeypatch):
-    """Badly scaled, heavy-tailed, curved, flat priors: all proper, all identified."""
     monkeypatch.syspath_prepend(shared / "posteriors")
     case = pytest.importorskip("benchlib").load(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        posterior = fit(case.model, {"data": case.data}, on_doubt="warn")
-    said = [n for n in posterior.trust.notes if "identify" in n or "say nothing" in n]
-    assert said == []
+    with np.errstate(all="ignore"):
+        assert checked(case.model, {"data": case.data}) == ()
 
 
 # --- arguments --------------------------------------------------------------------------------

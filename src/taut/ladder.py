@@ -12,7 +12,7 @@ from taut.plan import DENSE_LIMIT, LAPLACE_LIMIT, Plan
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
 from taut.solvers import FixedDraws, ResidualLaplace, Solution
-from taut.solvers.start import Start, find_start
+from taut.solvers.start import Start, carried_over, find_start
 from taut.trust import certificate, evidence, improper, modes, nuts, verdict
 from taut.trust.certificate import Drift, Moved, Weighted
 from taut.trust.draws import Draws, make_draws, thinned
@@ -44,19 +44,51 @@ class Pool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """Everything that a fit found; the posterior is a view of it."""
+class Examined:
+    """What the certificate saw of a q.
 
-    problem: Problem
-    plan: Plan
+    Attributes:
+        q: the variational distribution.
+        weighted: draws of q with importance weights.
+        raw: the same draws in the model's space.
+        drift: movement away from q; None if it was not measured.
+        moved: chains started from q; None if none were run.
+        other_modes: separate modes that restarts ended in.
+    """
+
     q: AbstractDistribution
-    solution: Solution
-    start: Start
     weighted: Weighted
     raw: Draws
     drift: Drift | None
     moved: Moved | None
     other_modes: tuple[modes.Mode, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Everything that a fit found; the posterior is a view of it.
+
+    Attributes:
+        problem: what was inferred, in the coordinates of the fit.
+        plan: what was done.
+        solution: what the solver returned.
+        start: the restarts.
+        examined: the certificate.
+        pool: the draws that stand for the posterior.
+        evidence: the log evidence from both sides.
+        findings: what the verdict is based on.
+        verdict: the word, reasons and advice.
+        notes: what the user should know, in sentences.
+        status: why the fit ended.
+        num_gradients: gradients evaluated in all.
+        seconds: wall time.
+    """
+
+    problem: Problem
+    plan: Plan
+    solution: Solution
+    start: Start
+    examined: Examined
     pool: Pool
     evidence: evidence.Evidence
     findings: verdict.Findings
@@ -130,6 +162,7 @@ class _Attempt:
             return self
         evaluator = self.evaluator.with_centring(centring)
         start = find_start(evaluator, watch, self.seed)
+        start = carried_over(start, self.evaluator, evaluator, self.solution.q, self.seed)
         solution = self.plan.solver.solve(evaluator, self.plan.family, start, self.seed, watch)
         evaluator.num_gradients += self.evaluator.num_gradients
         if not solution.elbo > self.solution.elbo:
@@ -140,7 +173,14 @@ class _Attempt:
             f"coordinates centred by the data's share of information ({shares}): "
             f"the ELBO rose from {self.solution.elbo:.2f} to {solution.elbo:.2f}"
         )
-        return _Attempt(evaluator, plan, self.seed, start, solution, (*self.notes[: -len(self.solution.notes) or None], *solution.notes))
+        return _Attempt(
+            evaluator,
+            plan,
+            self.seed,
+            start,
+            solution,
+            (*self.notes[: -len(self.solution.notes) or None], *solution.notes),
+        )
 
 
 def _information_centring(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
@@ -156,7 +196,8 @@ def _information_centring(problem: Problem, solution: Solution) -> dict[str, np.
     inverse = np.linalg.inv(q.factor)
     precision = np.sum(inverse**2, axis=0)
     centring = {
-        s.name: np.clip(1.0 - 1.0 / precision[s.slice], 0.0, 1.0).reshape(s.unconstrained_shape) for s in moving
+        s.name: np.clip(1.0 - 1.0 / precision[s.slice], 0.0, 1.0).reshape(s.unconstrained_shape)
+        for s in moving
     }
     return centring if max(float(c.max()) for c in centring.values()) > 0.3 else {}
 
@@ -176,12 +217,13 @@ def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
     elif not watch.over:
         chains = certificate.start_chains(evaluator, q, seed)
         moved, _ = certificate.first_move(chains)
-        drift = certificate.measure_drift(evaluator.problem, moved, raw.values, evaluator.constrain(moved.flat))
+        moved_values = evaluator.constrain(moved.flat)
+        drift = certificate.measure_drift(evaluator.problem, moved, raw.values, moved_values)
         fine = drift.largest < verdict.MAX_DRIFT and weighted.khat < LIGHT_TAIL
         if correct and not fine:
             moved = certificate.keep_moving(chains, moved, watch)
-    pool = _choose_pool(evaluator, weighted, raw, moved, drift)
-    return _outcome(attempt, q, weighted, raw, moved, drift, others, pool, watch)
+    examined = Examined(q, weighted, raw, drift, moved, others)
+    return _outcome(attempt, examined, _choose_pool(evaluator, examined), watch)
 
 
 def _nearly_exact(evaluator: Evaluator, weighted: Weighted) -> bool:
@@ -190,17 +232,36 @@ def _nearly_exact(evaluator: Evaluator, weighted: Weighted) -> bool:
     return even and evaluator.cost > DEAR
 
 
-def _outcome(
-    attempt: _Attempt, q: AbstractDistribution, weighted: Weighted, raw: Draws, moved: Moved | None, drift: Drift | None,
-    others: tuple[modes.Mode, ...], pool: Pool, watch: Watch,
-) -> Outcome:  # fmt: skip
+def _outcome(attempt: _Attempt, examined: Examined, pool: Pool, watch: Watch) -> Outcome:
+    """Judge, and put everything together."""
+    moved, solution, evaluator = examined.moved, attempt.solution, attempt.evaluator
     log_q = None
     if moved is not None:
-        log_q = q.log_prob(moved.flat).reshape(moved.log_joint.shape)
-    missed = sum((m.weight for m in others), start=0.0)
-    solution = attempt.solution
-    spread_error, spread_of = pool.draws.spread_error(attempt.evaluator.problem, pool.ess)
-    findings = verdict.Findings(
+        log_q = examined.q.log_prob(moved.flat).reshape(moved.log_joint.shape)
+    findings = _findings(evaluator.problem, solution, examined, pool)
+    return Outcome(
+        problem=evaluator.problem,
+        plan=attempt.plan,
+        solution=solution,
+        start=attempt.start,
+        examined=examined,
+        pool=pool,
+        evidence=evidence.bracket(examined.weighted, moved, log_q),
+        findings=findings,
+        verdict=verdict.judge(findings),
+        notes=attempt.notes,
+        status=solution.status if not watch.interrupted else Status.INTERRUPTED,
+        num_gradients=evaluator.num_gradients,
+        seconds=watch.seconds,
+    )
+
+
+def _findings(
+    problem: Problem, solution: Solution, examined: Examined, pool: Pool
+) -> verdict.Findings:
+    weighted, drift, moved = examined.weighted, examined.drift, examined.moved
+    spread_error, spread_of = pool.draws.spread_error(problem, pool.ess)
+    return verdict.Findings(
         solver_ok=solution.status.ok,
         solver_message=solution.status.value,
         drift=drift.largest if drift else float("nan"),
@@ -209,7 +270,7 @@ def _outcome(
         khat=weighted.khat,
         ess_share=weighted.ess / len(weighted.log_ratio),
         outside=weighted.num_outside / len(weighted.log_ratio),
-        missed_mass=missed,
+        missed_mass=sum((m.weight for m in examined.other_modes), start=0.0),
         correction=pool.method,
         corrected_ess=pool.ess,
         corrected_ok=pool.ok,
@@ -219,37 +280,17 @@ def _outcome(
         spread_of=spread_of,
         drift_from="chains" if moved or not drift else "weights",
     )
-    return Outcome(
-        problem=attempt.evaluator.problem,
-        plan=attempt.plan,
-        q=q,
-        solution=solution,
-        start=attempt.start,
-        weighted=weighted,
-        raw=raw,
-        drift=drift,
-        moved=moved,
-        other_modes=others,
-        pool=pool,
-        evidence=evidence.bracket(weighted, moved, log_q),
-        findings=findings,
-        verdict=verdict.judge(findings),
-        notes=attempt.notes,
-        status=solution.status if not watch.interrupted else Status.INTERRUPTED,
-        num_gradients=attempt.evaluator.num_gradients,
-        seconds=watch.seconds,
-    )
 
 
-def _choose_pool(evaluator: Evaluator, weighted: Weighted, raw: Draws, moved: Moved | None, drift: Drift | None) -> Pool:
+def _choose_pool(evaluator: Evaluator, examined: Examined) -> Pool:
     """The best corrected draws: light-tailed weights of a good q, else converged chains."""
-    importance = _importance_pool(weighted, raw)
-    if moved is None or drift is None:
+    importance = _importance_pool(examined.weighted, examined.raw)
+    if examined.moved is None or examined.drift is None:
         return importance
-    stays = drift.largest < verdict.MAX_DRIFT
-    if stays and weighted.khat < LIGHT_TAIL and importance.ok:
+    stays = examined.drift.largest < verdict.MAX_DRIFT
+    if stays and examined.weighted.khat < LIGHT_TAIL and importance.ok:
         return importance
-    chains = _chain_pool(evaluator, moved)
+    chains = _chain_pool(evaluator, examined.moved)
     return importance if importance.ok and stays and not chains.ok else chains
 
 
@@ -299,27 +340,33 @@ def _other_starts(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
 def _retry(outcome: Outcome, plan: Plan, seed: int, watch: Watch) -> Outcome:
     attempt = _Attempt.make(outcome.problem, plan, seed, watch)
     new = _certify(attempt, watch, correct=True)
-    better = new.verdict.word != "bad" or new.weighted.elbo > outcome.weighted.elbo
-    kept = new if better else outcome
-    return dataclasses.replace(kept, num_gradients=outcome.num_gradients + new.num_gradients, plan=plan if better else kept.plan)
+    rose = new.examined.weighted.elbo > outcome.examined.weighted.elbo
+    kept = new if rose or new.verdict.word != "bad" else outcome
+    return dataclasses.replace(kept, num_gradients=outcome.num_gradients + new.num_gradients)
 
 
 def _mixture(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     """One Gaussian per mode, weighed by importance sampling."""
-    if not outcome.other_modes or not isinstance(outcome.q, DenseGaussian):
+    examined = outcome.examined
+    parts = [m.q for m in examined.other_modes if isinstance(m.q, DenseGaussian)]
+    if not parts or not isinstance(examined.q, DenseGaussian):
         return outcome
-    parts = (outcome.q, *(m.q for m in outcome.other_modes if isinstance(m.q, DenseGaussian)))
-    elbos = np.array([outcome.solution.elbo, *(m.elbo for m in outcome.other_modes)])
-    mixture = MixtureGaussian(parts, elbos - np.logaddexp.reduce(elbos))
+    elbos = np.array([outcome.solution.elbo, *(m.elbo for m in examined.other_modes)])
+    mixture = MixtureGaussian((examined.q, *parts), elbos - np.logaddexp.reduce(elbos))
     points = mixture.sample(np.random.default_rng((seed, 3)), 2 * certificate.NUM_DRAWS)
     evaluator = Evaluator(outcome.problem)
+    evaluator.num_gradients = outcome.num_gradients
     weighted = certificate.weigh_points(points, evaluator.value(points), mixture.log_prob(points))
     raw = make_draws(evaluator, points)
     pool = _importance_pool(weighted, raw)
-    pool = dataclasses.replace(pool, method="mixture", message=f"mixture of {len(parts)} Gaussians, {pool.message}")
-    plan = outcome.plan.then(f"{len(parts)} separate modes: a mixture of their Gaussians, corrected by importance weights")
+    message = f"mixture of {len(elbos)} Gaussians, {pool.message}"
+    pool = dataclasses.replace(pool, method="mixture", message=message)
+    plan = outcome.plan.then(
+        f"{len(elbos)} separate modes: a mixture of their Gaussians, corrected by importance weights"
+    )
     attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
-    new = _outcome(attempt, mixture, weighted, raw, None, outcome.drift, outcome.other_modes, pool, watch)
+    found = dataclasses.replace(examined, q=mixture, weighted=weighted, raw=raw, moved=None)
+    new = _outcome(attempt, found, pool, watch)
     return new if new.verdict.word != "bad" else outcome
 
 
@@ -328,7 +375,8 @@ def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     evaluator = Evaluator(outcome.problem)
     evaluator.num_gradients = outcome.num_gradients
     draws = outcome.pool.draws
-    found = nuts.sample(evaluator, outcome.q, draws.points[draws.indices(nuts.NUM_CHAINS, seed)], seed, watch)
+    starts = draws.points[draws.indices(nuts.NUM_CHAINS, seed)]
+    found = nuts.sample(evaluator, outcome.examined.q, starts, seed, watch)
     if found is None:
         return outcome
     ok = found.rhat < verdict.MAX_RHAT and found.divergences < verdict.MAX_STUCK
@@ -336,12 +384,12 @@ def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
         f"NUTS, {nuts.NUM_CHAINS} chains from q: R-hat {found.rhat:.3f}, effective sample size {found.ess:.0f}, "
         f"{100 * found.divergences:.1f}% divergent; its means differ from q's by up to {found.from_q:.2f} sd"
     )
-    moved = outcome.moved
-    if not ok and outcome.pool.method == "chains" and moved is not None and moved.agreement.rhat < found.rhat:
+    moved = outcome.examined.moved
+    chains_kept = outcome.pool.method == "chains" and moved is not None
+    if not ok and chains_kept and moved.agreement.rhat < found.rhat:
         plan = outcome.plan.then(f"{message}; not better, the chains' draws are kept")
-        return dataclasses.replace(outcome, plan=plan)
+        return dataclasses.replace(outcome, plan=plan, num_gradients=evaluator.num_gradients)
     pool = Pool(make_draws(evaluator, thinned(found.points, POOL)), "nuts", found.ess, ok, message)
     plan = outcome.plan.then("NUTS started at q and preconditioned by it")
     attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
-    others = outcome.other_modes
-    return _outcome(attempt, outcome.q, outcome.weighted, outcome.raw, moved, outcome.drift, others, pool, watch)
+    return _outcome(attempt, outcome.examined, pool, watch)

@@ -43,8 +43,15 @@ class Plan:
     def __str__(self) -> str:
         """The plan as text."""
         width = max(len(", ".join(r.latents)) for r in self.rows)
-        lines = [f"family     {self.family.describe()}", f"solver     {self.solver.describe()}", f"integral   {self.integral}"]
-        lines += [f"latents    {', '.join(r.latents):<{width}}  {r.size:>5}  {r.coordinates}" for r in self.rows]
+        lines = [
+            f"family     {self.family.describe()}",
+            f"solver     {self.solver.describe()}",
+            f"integral   {self.integral}",
+        ]
+        lines += [
+            f"latents    {', '.join(r.latents):<{width}}  {r.size:>5}  {r.coordinates}"
+            for r in self.rows
+        ]
         lines += [f"because    {reason}" for reason in self.reasons]
         lines += [f"then       {step}" for step in self.steps]
         return "\n".join(lines)
@@ -54,7 +61,9 @@ class Plan:
         return dataclasses.replace(self, steps=(*self.steps, *steps))
 
 
-def make_plan(problem: Problem, family: AbstractFamily | None = None, solver: AbstractSolver | None = None) -> Plan:
+def make_plan(
+    problem: Problem, family: AbstractFamily | None = None, solver: AbstractSolver | None = None
+) -> Plan:
     """Choose family and solver by the problem's size, unless given.
 
     Args:
@@ -66,9 +75,13 @@ def make_plan(problem: Problem, family: AbstractFamily | None = None, solver: Ab
         ArgumentError: if either is of the wrong kind.
     """
     if family is not None and not isinstance(family, AbstractFamily):
-        raise ArgumentError(f"family must be one of taut.families, such as families.Dense(), got {_kind(family)}")
+        raise ArgumentError(
+            f"family must be one of taut.families, such as families.Dense(), got {_kind(family)}"
+        )
     if solver is not None and not isinstance(solver, AbstractSolver):
-        raise ArgumentError(f"solver must be one of taut.solvers, such as solvers.FixedDraws(), got {_kind(solver)}")
+        raise ArgumentError(
+            f"solver must be one of taut.solvers, such as solvers.FixedDraws(), got {_kind(solver)}"
+        )
     dim, reasons = problem.dim, list(problem.program.notes)
     if family is None:
         family = Dense() if dim <= LAPLACE_LIMIT else Diagonal()
@@ -81,17 +94,23 @@ def make_plan(problem: Problem, family: AbstractFamily | None = None, solver: Ab
         large = isinstance(family, Dense) and dim > DENSE_LIMIT
         solver = ResidualLaplace() if large else FixedDraws()
         if large:
-            reasons.append(f"more than {DENSE_LIMIT} latents: the covariance starts from the curvature at the mode")
+            reasons.append(
+                f"more than {DENSE_LIMIT} latents: the covariance starts from the curvature at the mode"
+            )
     rows = tuple(Row((s.name,), s.size, _coordinates(s)) for s in problem.latents)
     return Plan(family, solver, rows, "fixed scrambled-Sobol draws of every site", tuple(reasons))
 
 
 def _kind(value: object) -> str:
-    return f"the class {value.__name__}; add parentheses" if isinstance(value, type) else repr(value)
+    return (
+        f"the class {value.__name__}; add parentheses" if isinstance(value, type) else repr(value)
+    )
 
 
 def _coordinates(latent: Latent) -> str:
-    real = "real" if latent.support in ("real", "") else f"{latent.support}, mapped to the real line"
+    real = (
+        "real" if latent.support in ("real", "") else f"{latent.support}, mapped to the real line"
+    )
     if latent.centring is None:
         return real
     if latent.parents:

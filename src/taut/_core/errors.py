@@ -59,4 +59,8 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
     """Return names quoted and joined by commas, cut after ``limit`` of them."""
     names = list(names)
     shown = ", ".join(f"'{n}'" for n in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "") if names else "none"
+    return (
+        shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+        if names
+        else "none"
+    )

@@ -24,7 +24,10 @@ class Watch:
     """
 
     def __init__(
-        self, budget: float | None = None, progress: bool | None = False, callbacks: Sequence[Callback] = ()
+        self,
+        budget: float | None = None,
+        progress: bool | None = False,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.started = time.perf_counter()
         self.budget = budget
@@ -74,7 +77,9 @@ class Watch:
             if callback(stage, numbers):
                 self.interrupted = True
         if self._show:
-            text = f"taut {self.seconds:6.1f}s  {stage}  " + "  ".join(f"{k} {_short(v)}" for k, v in numbers.items())
+            text = f"taut {self.seconds:6.1f}s  {stage}  " + "  ".join(
+                f"{k} {_short(v)}" for k, v in numbers.items()
+            )
             self._width = max(self._width, len(text))
             sys.stderr.write("\r" + text.ljust(self._width))
             sys.stderr.flush()

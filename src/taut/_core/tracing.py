@@ -17,7 +17,9 @@ Pytree = Any
 
 def shapes_of(tree: Pytree) -> Pytree:
     """Return the tree with every array replaced by its shape and dtype."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.dtypes.result_type(x)), tree)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.dtypes.result_type(x)), tree
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,9 @@ def _width(jaxpr: Any) -> int:
     return widest
 
 
-def dependencies(fn: Callable[..., dict[str, Any]], inputs: dict[str, Any], *rest: Pytree) -> dict[str, set[str]]:
+def dependencies(
+    fn: Callable[..., dict[str, Any]], inputs: dict[str, Any], *rest: Pytree
+) -> dict[str, set[str]]:
     """Return, for each output, the names of the ``inputs`` that it depends on.
 
     Conservative: an equation's outputs depend on all of its inputs.
@@ -74,7 +78,9 @@ def dependencies(fn: Callable[..., dict[str, Any]], inputs: dict[str, Any], *res
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(inputs, *rest)
     names = list(inputs)  # dicts flatten in sorted key order
     names.sort()
-    reach: dict[Any, frozenset[str]] = dict(zip(closed.jaxpr.invars, ({n} for n in names), strict=False))
+    reach: dict[Any, frozenset[str]] = dict(
+        zip(closed.jaxpr.invars, ({n} for n in names), strict=False)
+    )
     for equation in closed.jaxpr.eqns:
         found: frozenset[str] = frozenset().union(
             *(reach.get(v, frozenset()) for v in equation.invars if not isinstance(v, jex.Literal))

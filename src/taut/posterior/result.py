@@ -330,7 +330,7 @@ def versions() -> dict[str, str]:
 
 def check_budget(budget: float | None) -> None:
     """Refuse budgets that are no positive number of seconds."""
-    if budget is not None and not budget > 0:
+    if budget is not None and not (isinstance(budget, int | float) and budget > 0):
         raise ArgumentError(f"budget must be a positive number of seconds or None, got {budget!r}")
 
 
@@ -348,7 +348,7 @@ def from_outcome(outcome: Outcome, seed: int, watch: Watch) -> Posterior:
     dims = {s.name: s.dims for s in (*problem.latents, *problem.observed)}
     return Posterior(
         name=problem.name,
-        q=outcome.q,
+        q=outcome.examined.q,
         plan=outcome.plan,
         trust=_trust(outcome),
         evidence=outcome.evidence,
@@ -364,7 +364,7 @@ def from_outcome(outcome: Outcome, seed: int, watch: Watch) -> Posterior:
         versions=versions(),
         problem=problem,
         _corrected=outcome.pool.draws,
-        _raw=outcome.raw,
+        _raw=outcome.examined.raw,
         _coordinates=storage.coordinates_of(problem),
         _forecaster=predictive.forecaster_of(problem),
         _outcome=outcome,
@@ -372,14 +372,15 @@ def from_outcome(outcome: Outcome, seed: int, watch: Watch) -> Posterior:
 
 
 def _trust(outcome: Outcome) -> Trust:
-    drift, moved = outcome.drift, outcome.moved
+    examined = outcome.examined
+    drift, moved = examined.drift, examined.moved
     return Trust(
         verdict=outcome.verdict.word,
         reasons=outcome.verdict.reasons,
         advice=outcome.verdict.advice,
         notes=(*outcome.problem.program.notes, *outcome.notes),
-        khat=outcome.weighted.khat,
-        weight_ess=outcome.weighted.ess,
+        khat=examined.weighted.khat,
+        weight_ess=examined.weighted.ess,
         drift=dict(zip(drift.labels, drift.size.tolist(), strict=True)) if drift else {},
         drift_error=dict(zip(drift.labels, drift.error.tolist(), strict=True)) if drift else {},
         correction=outcome.pool.method,
@@ -388,7 +389,7 @@ def _trust(outcome: Outcome) -> Trust:
         acceptance=moved.acceptance if moved else float("nan"),
         restarts=Restarts(
             tuple(p.log_joint for p in outcome.start.paths),
-            tuple((m.elbo, m.weight) for m in outcome.other_modes),
+            tuple((m.elbo, m.weight) for m in examined.other_modes),
         ),
         mean_error=outcome.solution.mean_error,
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.extend.core as jex
+import jax.numpy as jnp
 import numpy as np
 
 from taut._core.errors import DataError

@@ -5,4 +5,12 @@ from taut.solvers.fixed_draws import FixedDraws
 from taut.solvers.laplace import Laplace, ResidualLaplace
 from taut.solvers.matching import BatchMatch, Pathfinder
 
-__all__ = ["AbstractSolver", "BatchMatch", "FixedDraws", "Laplace", "Pathfinder", "ResidualLaplace", "Solution"]
+__all__ = [
+    "AbstractSolver",
+    "BatchMatch",
+    "FixedDraws",
+    "Laplace",
+    "Pathfinder",
+    "ResidualLaplace",
+    "Solution",
+]

@@ -17,6 +17,7 @@ from taut.problem.evaluator import Evaluator
 DENSE_LIMIT = 256
 HISTORY = 20
 MAX_TRIALS = 24  # trial points in one line search before the path is given up
+CALM_STEPS = 3  # steps in a row that must promise little: one may only look along the wrong axis
 LONGEST_STEP = 10.0  # in coordinates' own (prior) units
 SUFFICIENT, CURVATURE = 1e-4, 0.9
 
@@ -62,8 +63,12 @@ class _Curvature:
 
     def __init__(self, num_paths: int, dim: int) -> None:
         self.dense = dim <= DENSE_LIMIT
-        self.matrix = np.broadcast_to(np.eye(dim), (num_paths, dim, dim)).copy() if self.dense else None
-        self.pairs: list[list[tuple[np.ndarray, np.ndarray, float]]] = [[] for _ in range(num_paths)]
+        self.matrix = (
+            np.broadcast_to(np.eye(dim), (num_paths, dim, dim)).copy() if self.dense else None
+        )
+        self.pairs: list[list[tuple[np.ndarray, np.ndarray, float]]] = [
+            [] for _ in range(num_paths)
+        ]
         self.fresh = np.ones(num_paths, bool)
 
     def step(self, k: int, gradient: np.ndarray) -> np.ndarray:
@@ -85,7 +90,10 @@ class _Curvature:
             h *= sy / yy
             self.fresh[k] = False
         hy = h @ y
-        h += np.outer(s, s) * ((sy + float(y @ hy)) / sy**2) - (np.outer(hy, s) + np.outer(s, hy)) / sy
+        h += (
+            np.outer(s, s) * ((sy + float(y @ hy)) / sy**2)
+            - (np.outer(hy, s) + np.outer(s, hy)) / sy
+        )
 
     def covariance(self, k: int) -> np.ndarray:
         """The inverse Hessian, or its diagonal estimate for the limited-memory form."""
@@ -134,6 +142,7 @@ class _Search:
         self.t, self.low, self.high = np.ones(count), np.zeros(count), np.full(count, np.inf)
         self.direction = np.zeros_like(starts)
         self.active, self.converged = np.isfinite(values), np.zeros(count, bool)
+        self.calm = np.zeros(count, int)
         self.snapshots: list[list[Snapshot]] = [[] for _ in range(count)]
         for k in np.flatnonzero(self.active).tolist():
             self.aim(k, 0.0)
@@ -145,11 +154,17 @@ class _Search:
         if not slope < 0:
             direction, slope = -self.g[k], -float(self.g[k] @ self.g[k])
         if self.steps[k] == 0:
-            direction /= max(np.sqrt(-slope), 1e-300)  # a unit step: nothing is known of the scale yet
-        elif -slope < 2.0 * tolerance:
-            self.converged[k], self.active[k] = True, False
+            direction /= max(
+                np.sqrt(-slope), 1e-300
+            )  # a unit step: nothing is known of the scale yet
+        else:
+            self.calm[k] = self.calm[k] + 1 if -slope < 2.0 * tolerance else 0
+            if self.calm[k] == CALM_STEPS:
+                self.converged[k], self.active[k] = True, False
         length = float(np.sqrt(direction @ direction))
-        self.direction[k] = direction * min(1.0, LONGEST_STEP * np.sqrt(len(direction)) / max(length, 1e-300))
+        self.direction[k] = direction * min(
+            1.0, LONGEST_STEP * np.sqrt(len(direction)) / max(length, 1e-300)
+        )
         self.t[k], self.low[k], self.high[k], self.trials[k] = 1.0, 0.0, np.inf, 0
 
     def judge(self, k: int, f: float, g: np.ndarray, tolerance: float) -> None:
@@ -164,7 +179,9 @@ class _Search:
             self.active[k] = False
         elif fell:
             self.low[k] = self.t[k]
-            self.t[k] = 2.0 * self.t[k] if np.isinf(self.high[k]) else 0.5 * (self.low[k] + self.high[k])
+            self.t[k] = (
+                2.0 * self.t[k] if np.isinf(self.high[k]) else 0.5 * (self.low[k] + self.high[k])
+            )
         else:
             self.high[k] = self.t[k]
             self.t[k] = 0.5 * (self.low[k] + self.high[k])

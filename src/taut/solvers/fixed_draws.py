@@ -51,7 +51,9 @@ class FixedDraws(AbstractSolver):
         return "deterministic ELBO on fixed quasi-random draws, second-order steps"
 
     @override
-    def solve(self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch) -> Solution:
+    def solve(
+        self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch
+    ) -> Solution:
         dim = evaluator.problem.dim
         if not isinstance(family, Dense):
             return maximise_on_fixed_draws(self, evaluator, family, start, seed, watch)
@@ -68,14 +70,27 @@ class FixedDraws(AbstractSolver):
         root = start.root if start.root.ndim == 2 else np.diag(start.root)
         # With many latents the fixed draws determine the optimum less sharply than that: do not chase their noise.
         tolerance = self.tolerance * max(1.0, dim / NOISE_FREE_DIM)
-        fitted = climb(evaluator, start.mean, root, num_draws, seed, watch, tolerance, self.max_steps)
+        fitted = climb(
+            evaluator, start.mean, root, num_draws, seed, watch, tolerance, self.max_steps
+        )
         history, shift = list(fitted.history), np.inf
         for refresh in range(1, MAX_REFRESHES + 1):
             if watch.over or not fitted.status.ok:
                 break
-            num_draws = min(max(num_draws, power_of_two(4 * dim)) if refresh == 1 else 2 * num_draws, MAX_DRAWS)
+            num_draws = min(
+                max(num_draws, power_of_two(4 * dim)) if refresh == 1 else 2 * num_draws, MAX_DRAWS
+            )
             before = fitted
-            fitted = climb(evaluator, before.mean, before.root, num_draws, seed + refresh, watch, tolerance, self.max_steps)
+            fitted = climb(
+                evaluator,
+                before.mean,
+                before.root,
+                num_draws,
+                seed + refresh,
+                watch,
+                tolerance,
+                self.max_steps,
+            )
             history += fitted.history[1:]
             shift = _shift(before, fitted)
             if max(shift, fitted.mean_error) < ERROR_TARGET or num_draws == MAX_DRAWS:

@@ -15,7 +15,7 @@ import numpy as np
 
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.expectation import fixed_normals
+from taut.expectation import matched_normals
 from taut.families.gaussian import LOG_2PI
 from taut.problem.evaluator import Evaluator
 
@@ -89,7 +89,9 @@ class _Regression:
         b, slope = coefficients[0], coefficients[1:]
         precision, vectors = np.linalg.eigh(-0.5 * (slope + slope.T))
         gain = predicted_gain(b, precision)
-        return _Direction(b, np.maximum(precision, MIN_PRECISION), vectors, gain, float(spread.max()))
+        return _Direction(
+            b, np.maximum(precision, MIN_PRECISION), vectors, gain, float(spread.max())
+        )
 
 
 def climb(
@@ -111,12 +113,14 @@ def climb(
     Returns:
         The fitted Gaussian. Costs ``num_draws`` gradients and O(d^3 + num_draws d^2) a step.
     """
-    regression = _Regression(fixed_normals(num_draws, len(mean), seed))
+    regression = _Regression(matched_normals(num_draws, len(mean), seed))
     point = _evaluate(evaluator, mean, root, regression.noise)
     direction = regression.direction(point.scores)
     history, rho, status = [point.elbo], 1.0, Status.MAX_STEPS
     for _ in range(max_steps):
-        if direction.gain < tolerance:  # one last step: it squares the distance to the optimum
+        if (
+            np.isfinite(point.elbo) and direction.gain < tolerance
+        ):  # one last step: it squares the distance to the optimum
             trial = _evaluate(evaluator, *_step(point, direction, 1.0), regression.noise)
             point, status = _better(point, trial), Status.CONVERGED
             history.append(point.elbo)
@@ -159,7 +163,9 @@ def _step(point: _Point, direction: _Direction, rho: float) -> tuple[np.ndarray,
     return point.mean + point.root @ shift, root
 
 
-def _evaluate(evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, noise: np.ndarray) -> _Point:
+def _evaluate(
+    evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, noise: np.ndarray
+) -> _Point:
     values, grads = evaluator.value_and_grad(mean + noise @ root.T)
     _, log_det = np.linalg.slogdet(root)
     elbo = float(values.mean() + 0.5 * len(mean) * (1.0 + LOG_2PI) + log_det)

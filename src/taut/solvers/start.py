@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
+from taut._core.precision import double_precision
 from taut._core.progress import Watch
 from taut.expectation import fixed_normals
+from taut.families import AbstractGaussian
 from taut.problem.evaluator import Evaluator
 from taut.problem.nonfinite import explain
 from taut.solvers.descent import DescentPath, descend
@@ -15,6 +18,7 @@ NUM_DRAWS = 16  # common draws on which candidates are ranked
 FIRST_DRAWS = 4  # of those, used to drop hopeless candidates
 FINALISTS = 24
 MAX_RETRIES = 5
+MIN_CARRIED = 256  # draws that carry a fit over to other coordinates
 CURVATURE_LIMIT = 1000  # latents up to which the Hessian is among the candidates
 FLAT_CURVATURE = 0.1
 
@@ -77,7 +81,9 @@ def starting_points(evaluator: Evaluator, seed: int, count: int = NUM_PATHS) -> 
     raise explain(evaluator.problem, NUM_PATHS * MAX_RETRIES)
 
 
-def tournament(evaluator: Evaluator, paths: tuple[DescentPath, ...], seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+def tournament(
+    evaluator: Evaluator, paths: tuple[DescentPath, ...], seed: int
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Rank Gaussians read off the paths by their ELBO on common draws.
 
     Returns:
@@ -97,6 +103,36 @@ def tournament(evaluator: Evaluator, paths: tuple[DescentPath, ...], seed: int) 
     return finalists[best][0], finalists[best][1], float(elbos[best])
 
 
+def carried_over(start: Start, old: Evaluator, new: Evaluator, q: AbstractGaussian, seed: int) -> Start:
+    """Begin in other coordinates from what was found in the old ones, where that is better.
+
+    Args:
+        start: found in the new coordinates.
+        old: evaluator in the old coordinates.
+        new: evaluator in the new ones.
+        q: fitted in the old ones; its draws are mapped over and matched by a Gaussian.
+        seed: of the draws.
+    """
+    dim = q.dim
+    points = q.place(fixed_normals(max(MIN_CARRIED, 4 * dim), dim, seed))
+    moved = _recoordinated(old, new, points)
+    root = cholesky(np.cov(moved.T).reshape(dim, dim)) if np.isfinite(moved).all() else None
+    if root is None:
+        return start
+    mean = moved.mean(axis=0)
+    elbo = float(_elbos(new, [(mean, root)], fixed_normals(NUM_DRAWS, dim, seed))[0])
+    return dataclasses.replace(start, mean=mean, root=root, elbo=elbo) if elbo > start.elbo else start
+
+
+def _recoordinated(old: Evaluator, new: Evaluator, points: np.ndarray) -> np.ndarray:
+    """The same values of the latents in the new coordinates, (n, d)."""
+    names = [s.name for s in old.problem.latents]
+    values = {n: v for n, v in old.constrain(points).items() if n in names}
+    with double_precision():
+        unconstrain = jax.jit(jax.vmap(new.problem.program.unconstrain, (0, None)))
+        return np.asarray(unconstrain(values, new.problem.arrays))
+
+
 def _candidates(paths: tuple[DescentPath, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for path in paths:
@@ -111,7 +147,9 @@ def _candidates(paths: tuple[DescentPath, ...]) -> list[tuple[np.ndarray, np.nda
     return found
 
 
-def _elbos(evaluator: Evaluator, candidates: list[tuple[np.ndarray, np.ndarray]], noise: np.ndarray) -> np.ndarray:
+def _elbos(
+    evaluator: Evaluator, candidates: list[tuple[np.ndarray, np.ndarray]], noise: np.ndarray
+) -> np.ndarray:
     points, log_dets = [], []
     for mean, root in candidates:
         dense = root.ndim == 2

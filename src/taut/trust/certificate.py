@@ -133,7 +133,9 @@ def weigh_points(points: np.ndarray, log_joint: np.ndarray, log_q: np.ndarray) -
     outside = ~np.isfinite(log_ratio)
     smoothed = pareto_smooth(log_ratio) if outside.mean() < 0.5 else None
     elbo = float(log_ratio.mean()) if not outside.any() else -np.inf
-    error = float(log_ratio[~outside].std() / np.sqrt(len(log_ratio))) if not outside.all() else np.inf
+    error = (
+        float(log_ratio[~outside].std() / np.sqrt(len(log_ratio))) if not outside.all() else np.inf
+    )
     return Weighted(points, log_ratio, smoothed, elbo, error, int(outside.sum()))
 
 
@@ -147,7 +149,9 @@ def prepare_chains(evaluator: Evaluator, num_chains: int = NUM_CHAINS) -> None:
     prepare(evaluator, num_chains, 2 if evaluator.problem.dim <= DENSE_LIMIT else 1)
 
 
-def start_chains(evaluator: Evaluator, q: AbstractGaussian, seed: int, num_chains: int = NUM_CHAINS) -> Chains:
+def start_chains(
+    evaluator: Evaluator, q: AbstractGaussian, seed: int, num_chains: int = NUM_CHAINS
+) -> Chains:
     """Chains started from q and preconditioned by it."""
     z = fixed_normals(num_chains, q.dim, seed + 101)
     return Chains(evaluator, q.mean, whitening(q), z, seed)
@@ -172,7 +176,9 @@ def _moved(chains: Chains, record: Record, transitions: int) -> Moved:
     )
 
 
-def keep_moving(chains: Chains, moved: Moved, watch: Watch, max_rounds: int = 6, min_ess: float = 2000.0) -> Moved:
+def keep_moving(
+    chains: Chains, moved: Moved, watch: Watch, max_rounds: int = 6, min_ess: float = 2000.0
+) -> Moved:
     """Run the chains on, re-whitened by their own covariance, until they agree.
 
     Each round doubles the recorded transitions and discards what came before it.
@@ -189,7 +195,12 @@ def keep_moving(chains: Chains, moved: Moved, watch: Watch, max_rounds: int = 6,
         blocks *= 2
         record = chains.run(blocks, adapt=False)
         moved = _moved(chains, record, moved.num_transitions + len(warmup.z) + len(record.z))
-        watch.report("chains", transitions=moved.num_transitions, ESS=moved.agreement.ess, iact=moved.agreement.iact)
+        watch.report(
+            "chains",
+            transitions=moved.num_transitions,
+            ESS=moved.agreement.ess,
+            iact=moved.agreement.iact,
+        )
     return moved
 
 
@@ -211,7 +222,10 @@ def _rewhiten(chains: Chains, moved: Moved) -> None:
 
 
 def measure_drift(
-    problem: Problem, moved: Moved, q_values: dict[str, np.ndarray], chain_values: dict[str, np.ndarray]
+    problem: Problem,
+    moved: Moved,
+    q_values: dict[str, np.ndarray],
+    chain_values: dict[str, np.ndarray],
 ) -> Drift:
     """Compare the chains with q, per latent in the model's own space.
 
@@ -231,7 +245,9 @@ def measure_drift(
         reference = q_values[latent.name].reshape(len(q_values[latent.name]), -1)
         values = chain_values[latent.name].reshape(length * count, -1)
         scores = normal_scores(values, reference).reshape(length, count, -1)
-        constant = np.ptp(reference, axis=0) == 0.0  # such as the corner of a correlation's Cholesky factor
+        constant = (
+            np.ptp(reference, axis=0) == 0.0
+        )  # such as the corner of a correlation's Cholesky factor
         labels += scalar_labels(latent.name, latent.shape)
         for column, found in zip(columns, _moments(scores), strict=True):
             column.append(np.where(constant, 0.0, found))

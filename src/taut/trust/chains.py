@@ -66,7 +66,9 @@ def _whitened(program: Any, prepared: Any, mean: Any, root: Any, lanes: int) -> 
 
     def many(z: Any) -> Any:
         both = jax.value_and_grad(one)
-        value, grad = jax.vmap(both)(z) if lanes >= len(z) else jax.lax.map(both, z, batch_size=lanes)
+        value, grad = (
+            jax.vmap(both)(z) if lanes >= len(z) else jax.lax.map(both, z, batch_size=lanes)
+        )
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(grad), axis=1)
         return jnp.where(finite, value, -jnp.inf), jnp.where(finite[:, None], grad, 0.0)
 
@@ -75,7 +77,14 @@ def _whitened(program: Any, prepared: Any, mean: Any, root: Any, lanes: int) -> 
 
 @functools.partial(jax.jit, static_argnums=(0, 7))
 def _run(
-    program: Any, prepared: Any, mean: Any, root: Any, state: ChainState, noise: Noise, settings: Any, lanes: int
+    program: Any,
+    prepared: Any,
+    mean: Any,
+    root: Any,
+    state: ChainState,
+    noise: Noise,
+    settings: Any,
+    lanes: int,
 ) -> tuple[ChainState, Any]:
     adapt, leapfrogs, trajectory = settings
     evaluate = _whitened(program, prepared, mean, root, lanes)
@@ -102,7 +111,9 @@ def _run(
             jnp.where(accept[:, None], z, state.z),
             jnp.where(accept, value, state.log_joint),
             jnp.where(accept[:, None], score, state.score),
-            jnp.minimum(state.log_step + adapt * ADAPT_RATE * (mean_chance - TARGET_ACCEPTANCE), longest),
+            jnp.minimum(
+                state.log_step + adapt * ADAPT_RATE * (mean_chance - TARGET_ACCEPTANCE), longest
+            ),
         )
         return new, (new.z, new.log_joint, mean_chance, accept)
 
@@ -117,11 +128,25 @@ def _compiled(evaluator: Evaluator, count: int, root_ndim: int) -> Any:
     if key not in program.compiled:
         array = functools.partial(jax.ShapeDtypeStruct, dtype=np.float64)
         state = ChainState(array((count, dim)), array((count,)), array((count, dim)), array(()))
-        noise = Noise(array((TRANSITIONS, count, dim)), array((TRANSITIONS, count)), array((TRANSITIONS, count)))
+        noise = Noise(
+            array((TRANSITIONS, count, dim)),
+            array((TRANSITIONS, count)),
+            array((TRANSITIONS, count)),
+        )
         settings = (array(()), jax.ShapeDtypeStruct((), np.int64), array(()))
-        prepared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), evaluator.prepared)
+        prepared = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), evaluator.prepared
+        )
         program.compiled[key] = compile_soon(
-            _run, program, prepared, array((dim,)), array((dim,) * root_ndim), state, noise, settings, lanes
+            _run,
+            program,
+            prepared,
+            array((dim,)),
+            array((dim,) * root_ndim),
+            state,
+            noise,
+            settings,
+            lanes,
         )
     return program.compiled[key]
 
@@ -142,7 +167,9 @@ class Chains:
         seed: of the momenta.
     """
 
-    def __init__(self, evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, z: np.ndarray, seed: int) -> None:
+    def __init__(
+        self, evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, z: np.ndarray, seed: int
+    ) -> None:
         self.evaluator, self.mean, self.root = evaluator, mean, root
         first_step = np.log(TRAJECTORY / LEAPFROGS * z.shape[1] ** -0.1)
         self.leapfrogs, self.trajectory = LEAPFROGS, TRAJECTORY
@@ -151,7 +178,9 @@ class Chains:
 
     def _state(self, z: np.ndarray, log_step: Any) -> ChainState:
         value, grad = self.evaluator.value_and_grad(self.points(z))
-        return ChainState(z, value, grad @ self.root if self.root.ndim == 2 else grad * self.root, log_step)
+        return ChainState(
+            z, value, grad @ self.root if self.root.ndim == 2 else grad * self.root, log_step
+        )
 
     def run(self, blocks: int, adapt: bool) -> Record:
         """Advance all chains by ``blocks`` times ``TRANSITIONS`` transitions.
@@ -161,7 +190,9 @@ class Chains:
             adapt: tune the shared step size towards an acceptance of 0.8.
         """
         outs = [self._block(adapt) for _ in range(blocks)]
-        z, log_joint, acceptance, accepted = (np.concatenate(parts) for parts in zip(*outs, strict=True))
+        z, log_joint, acceptance, accepted = (
+            np.concatenate(parts) for parts in zip(*outs, strict=True)
+        )
         return Record(z, log_joint, acceptance, np.any(accepted, axis=0))
 
     def _block(self, adapt: bool) -> tuple[np.ndarray, ...]:
@@ -174,7 +205,9 @@ class Chains:
         settings = (np.float64(adapt), np.int64(self.leapfrogs), np.float64(self.trajectory))
         run = _compiled(evaluator, shape[1], self.root.ndim).result()
         with double_precision():
-            self.state, out = run(evaluator.prepared, self.mean, self.root, self.state, noise, settings)
+            self.state, out = run(
+                evaluator.prepared, self.mean, self.root, self.state, noise, settings
+            )
         evaluator.num_gradients += TRANSITIONS * self.leapfrogs * shape[1]
         return tuple(np.asarray(o) for o in out)
 
@@ -227,7 +260,10 @@ def normal_scores(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     size, scores = len(reference), np.empty(values.shape)
     for j in range(values.shape[1]):
         order = np.sort(reference[:, j])
-        rank = 0.5 * (np.searchsorted(order, values[:, j], "left") + np.searchsorted(order, values[:, j], "right"))
+        rank = 0.5 * (
+            np.searchsorted(order, values[:, j], "left")
+            + np.searchsorted(order, values[:, j], "right")
+        )
         scores[:, j] = ndtri((rank + 0.5) / (size + 1.0))
     return scores
 
@@ -251,14 +287,18 @@ def agreement(draws: np.ndarray) -> Agreement:
     between = scores.mean(axis=0).var(axis=0, ddof=1)
     iact = np.maximum(length * between / variance, 1e-3)
     halves = scores[: length // 2], scores[length // 2 :]
-    (mean_a, sd_a), (mean_b, sd_b) = [(h.mean(axis=(0, 1)), np.maximum(h.std(axis=(0, 1)), 1e-6)) for h in halves]
+    (mean_a, sd_a), (mean_b, sd_b) = [
+        (h.mean(axis=(0, 1)), np.maximum(h.std(axis=(0, 1)), 1e-6)) for h in halves
+    ]
     move = np.maximum(np.abs(mean_a - mean_b), np.abs(np.log(sd_a / sd_b)))
     ess = float((length * count / np.maximum(iact, 1.0)).min())
     noise = 4.0 / np.sqrt(max(ess / 2.0, 1.0))
     # Short runs may remember a third of their length; long ones have had the time to forget.
     forgets = iact.max() < max(length / 10.0, min(length / 2.0, SHORT_MEMORY))
     converged = bool(forgets and move.max() < min(max(0.1, noise), 0.2))
-    return Agreement(float(iact.max()), float(move.max()), ess, _split_rhat(halves, length), converged)
+    return Agreement(
+        float(iact.max()), float(move.max()), ess, _split_rhat(halves, length), converged
+    )
 
 
 def _split_rhat(halves: tuple[np.ndarray, np.ndarray], length: int) -> float:

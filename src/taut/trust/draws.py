@@ -61,10 +61,14 @@ class Draws:
         worst, where = 0.0, ""
         for latent in problem.latents:
             mean = means[latent.name]
-            sd = np.where(sds[latent.name] > 1e-12 * np.abs(mean), sds[latent.name], np.inf)  # constants have no tail
+            sd = np.where(
+                sds[latent.name] > 1e-12 * np.abs(mean), sds[latent.name], np.inf
+            )  # constants have no tail
             with np.errstate(over="ignore", invalid="ignore"):
                 kurtosis = np.tensordot(w, ((self.values[latent.name] - mean) / sd) ** 4, axes=1)
-                error = np.nan_to_num(np.sqrt(np.maximum(kurtosis - 1.0, 0.0) / (4.0 * max(ess, 1.0))), nan=np.inf)
+                error = np.nan_to_num(
+                    np.sqrt(np.maximum(kurtosis - 1.0, 0.0) / (4.0 * max(ess, 1.0))), nan=np.inf
+                )
             if error.size and error.max() > worst:
                 worst = float(error.max())
                 where = scalar_labels(latent.name, latent.shape)[int(np.argmax(error))]
@@ -80,18 +84,29 @@ def thinned(points: np.ndarray, most: int) -> np.ndarray:
     return points[np.linspace(0, len(points) - 1, min(most, len(points))).astype(int)]
 
 
-def make_draws(evaluator: Evaluator, points: np.ndarray, weights: np.ndarray | None = None) -> Draws:
+def make_draws(
+    evaluator: Evaluator, points: np.ndarray, weights: np.ndarray | None = None
+) -> Draws:
     """Map unconstrained points to the model's space, leaving out what would not fit in memory."""
     problem = evaluator.problem
-    sizes = {n: int(np.prod(s, dtype=int)) * len(points) for n, s in problem.program.deterministic.items()}
+    sizes = {
+        n: int(np.prod(s, dtype=int)) * len(points)
+        for n, s in problem.program.deterministic.items()
+    }
     left_out = tuple(n for n, size in sizes.items() if size > MAX_NUMBERS)
     if left_out:
         parts = [
-            {n: v for n, v in evaluator.constrain(points[i : i + CHUNK]).items() if n not in left_out}
+            {
+                n: v
+                for n, v in evaluator.constrain(points[i : i + CHUNK]).items()
+                if n not in left_out
+            }
             for i in range(0, len(points), CHUNK)
         ]
         values = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
     else:
         values = evaluator.constrain(points)
-    ordered = [s.name for s in problem.latents] + [n for n in problem.program.deterministic if n in values]
+    ordered = [s.name for s in problem.latents] + [
+        n for n in problem.program.deterministic if n in values
+    ]
     return Draws(points, {n: values[n] for n in ordered}, weights, left_out)

@@ -23,9 +23,11 @@ WIDE = 3.0  # in prior sds; narrower directions have fallen already
 MOST_RAYS = 32
 NEAR, FAR = 10.0, 1000.0  # sds
 LEAST_FALL = 4.6  # nats from NEAR to FAR: a density falls faster than 1 / distance, log(100) = 4.6
-REACH = 15.0  # nats below the middle at FAR: beyond that the direction holds no mass
+REACH = 8.0  # nats below the middle at FAR: any density has fallen by log(1000) = 6.9 there
 ROUNDING_SD, ROUNDING = 1e6, 0.1
-PRIOR_ONLY = 1e-3  # relative difference of the posterior's precision from the prior's
+AS_THE_PRIOR = 0.03  # relative difference of the posterior's precision from the prior's
+SD_AS_THE_PRIOR = 0.15  # difference of a single latent's sd from the prior's
+SAYS_NOTHING = 0.02  # nats that the likelihood changes by within three prior sds
 
 
 def check(evaluator: Evaluator, start: Start, q: AbstractGaussian) -> tuple[str, ...]:
@@ -97,12 +99,17 @@ def _refuse_flat(evaluator: Evaluator, q: AbstractGaussian) -> None:
     points = [q.mean + (far * lengths)[:, None] * rays for far in (NEAR, FAR)]
     values = evaluator.value(np.concatenate([q.mean[None], *points]))
     middle, near, far = values[0], *np.split(values[1:], 2)
+    flat = np.where(
+        np.isfinite(far),
+        (far > middle - REACH) & (far > near - LEAST_FALL),
+        near > middle - 1.0,  # beyond what exp can represent; a density falls more within 10 sds
+    )
     for i, ray in enumerate(rays):
-        flat = np.isfinite(far[i]) and far[i] > middle - REACH and far[i] > near[i] - LEAST_FALL
-        if flat or (lengths[i] > ROUNDING_SD and _is_rounding(evaluator, q.mean, lengths[i] * ray)):
+        rounding = lengths[i] > ROUNDING_SD and _is_rounding(evaluator, q.mean, lengths[i] * ray)
+        if flat[i] or rounding:
             raise ImproperPosteriorError(
-                f"the posterior cannot be normalised: the log joint does not fall along {in_words(evaluator, ray)}, "
-                f"even {FAR:,.0f} standard deviations of the fit away. {_advice(ray)}"
+                "the posterior cannot be normalised: the log joint does not fall along "
+                f"{in_words(evaluator, ray)}, even many standard deviations of the fit away. {_advice(ray)}"
             )
 
 
@@ -122,26 +129,44 @@ def _principal(q: AbstractGaussian) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unidentified(evaluator: Evaluator, q: AbstractGaussian) -> tuple[str, ...]:
-    """Directions among prior-standardised latents in which the posterior is the prior."""
+    """Directions among latents of standardised normal priors in which the posterior is the prior."""
     problem = evaluator.problem
-    fixed = [s for s in problem.latents if s.centring is not None and not s.parents and _is_real(s)]
+    normal = [s for s in problem.latents if s.distribution == "Normal" and s.centring is not None]
+    fixed = [np.arange(s.start, s.stop) for s in normal if not s.parents]
     if not fixed or not problem.observed or not isinstance(q, DenseGaussian):
         return ()
-    index = np.concatenate([np.arange(s.start, s.stop) for s in fixed])
-    precision = np.linalg.inv(q.covariance[np.ix_(index, index)])
-    alone = np.abs(precision - np.eye(len(index))).max(axis=0) < PRIOR_ONLY
-    notes = []
-    if alone.any():
-        names = [problem.labels()[i] for i in index[alone]]
+    index = np.concatenate(fixed)
+    single = np.eye(q.dim)[index[np.abs(q.sd[index] - 1.0) < SD_AS_THE_PRIOR]]
+    single = single[_only_the_prior(evaluator, q.mean, single, index)]
+    rest = np.setdiff1d(index, np.argmax(single, axis=1)) if len(single) else index
+    values, vectors = np.linalg.eigh(np.linalg.inv(q.covariance[np.ix_(rest, rest)]))
+    vectors = vectors[:, np.abs(values - 1.0) < AS_THE_PRIOR]
+    mixed = np.zeros((vectors.shape[1], q.dim))
+    mixed[:, rest] = vectors.T
+    return _notes(evaluator, single, mixed[_only_the_prior(evaluator, q.mean, mixed, index)])
+
+
+def _only_the_prior(
+    evaluator: Evaluator, mean: np.ndarray, directions: np.ndarray, index: np.ndarray
+) -> np.ndarray:
+    """Which directions change the log joint by nothing but standard normals at ``index``."""
+    if not len(directions):
+        return np.zeros(0, bool)
+    points = np.concatenate([mean[None], mean + 3.0 * directions, mean - 3.0 * directions])
+    rest = evaluator.value(points) + 0.5 * np.sum(points[:, index] ** 2, axis=1)
+    return np.abs(rest[1:] - rest[0]).reshape(2, -1).max(axis=0) < SAYS_NOTHING
+
+
+def _notes(evaluator: Evaluator, single: np.ndarray, mixed: np.ndarray) -> tuple[str, ...]:
+    labels, notes = evaluator.problem.labels(), []
+    if len(single):
+        names = [labels[i] for i in np.argmax(single, axis=1)]
         notes.append(
             f"the data say nothing of {listing(names, 4)}: the posterior is the prior there"
         )
-    values, vectors = np.linalg.eigh(precision[np.ix_(~alone, ~alone)])
-    for vector in vectors.T[np.abs(values - 1.0) < PRIOR_ONLY][:3]:
-        full = np.zeros(q.dim)
-        full[index[~alone]] = vector
+    for direction in mixed[:3]:
         notes.append(
-            f"the data do not identify {in_words(evaluator, full)}: only the prior does. "
+            f"the data do not identify {in_words(evaluator, direction)}: only the prior does. "
             "Look for collinear or constant predictors"
         )
     return tuple(notes)

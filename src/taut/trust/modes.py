@@ -52,7 +52,11 @@ def other_modes(
     """
     found: list[Mode] = []
     for path in start.paths:
-        if watch.over or len(found) == MAX_MODES or path.log_joint < start.paths[0].log_joint - 50.0 - q.dim:
+        if (
+            watch.over
+            or len(found) == MAX_MODES
+            or path.log_joint < start.paths[0].log_joint - 50.0 - q.dim
+        ):
             break
         distance = float(np.abs(q.whiten((path.end - q.mean)[None])).max())
         if distance < FAR or any(_near(mode.q, path.end) for mode in found):
@@ -63,15 +67,21 @@ def other_modes(
         num_draws = max(64, 2 * q.dim + 2)
         fitted = climb(evaluator, path.end, root, num_draws, seed, watch)
         candidate = DenseGaussian.from_root(fitted.mean, fitted.root)
-        if not np.isfinite(fitted.elbo) or _near(q, candidate.mean) or fitted.elbo < elbo - NEGLIGIBLE:
+        if (
+            not np.isfinite(fitted.elbo)
+            or _near(q, candidate.mean)
+            or (np.isfinite(elbo) and fitted.elbo < elbo - NEGLIGIBLE)
+        ):
             continue
         if not any(_near(mode.q, candidate.mean) for mode in found):
             found.append(Mode(candidate, fitted.elbo, distance, np.nan))
     if not found:
         return ()
-    logs = np.array([elbo, *(m.elbo for m in found)])
+    logs = np.array([elbo if np.isfinite(elbo) else -np.inf, *(m.elbo for m in found)])
     weights = np.exp(logs - np.logaddexp.reduce(logs))
-    return tuple(dataclasses.replace(m, weight=float(w)) for m, w in zip(found, weights[1:], strict=True))
+    return tuple(
+        dataclasses.replace(m, weight=float(w)) for m, w in zip(found, weights[1:], strict=True)
+    )
 
 
 def _near(q: AbstractGaussian, point: np.ndarray) -> bool:

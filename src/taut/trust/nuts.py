@@ -86,7 +86,11 @@ def _run(
         )
         mcmc.post_warmup_state = state
         mcmc.run(key, init_params=z, extra_fields=extra)
-        return mcmc.get_samples(group_by_chain=True), mcmc.get_extra_fields(group_by_chain=True), mcmc.last_state
+        return (
+            mcmc.get_samples(group_by_chain=True),
+            mcmc.get_extra_fields(group_by_chain=True),
+            mcmc.last_state,
+        )
 
     slices, divergent, steps, state = [], [], 0, None
     with double_precision():

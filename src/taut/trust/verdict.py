@@ -20,6 +20,7 @@ HEALTHY_SHARE = 0.9  # share of draws that weights keep: above it the tail index
 MAX_RHAT = 1.01
 MAX_OUTSIDE = 0.01  # share of q's draws without a density
 MAX_STUCK = 0.02
+MAX_MISSED_MASS = 0.01
 MAX_SPREAD_ERROR = 0.05  # relative standard error of a latent's sd
 
 
@@ -87,40 +88,48 @@ def judge(findings: Findings) -> Verdict:
 
 
 def _faults_of_q(f: Findings) -> list[str]:
+    """What is wrong with q; every rule is written so that NaN is a fault."""
     faults = []
     if not f.solver_ok:
         faults.append(f"the solver did not converge ({f.solver_message})")
     if np.isnan(f.drift):
         faults.append("no chains were run, so how far q is from the posterior is not known")
-    elif f.drift >= MAX_DRIFT:
+    elif not f.drift < MAX_DRIFT:
         faults.append(
-            f"{_movers(f)} drift by {f.drift:.2f} ± {f.drift_error:.2f} sd (limit {MAX_DRIFT}), most of all {f.drifted}"
+            f"{_movers(f)} drift by {f.drift:.2f} ± {f.drift_error:.2f} sd (limit {MAX_DRIFT}), "
+            f"most of all {f.drifted}"
         )
-    if f.khat >= MAX_KHAT and f.ess_share < HEALTHY_SHARE:
-        faults.append(f"importance weights have a heavy tail: k-hat {f.khat:.2f} (limit {MAX_KHAT})")
-    if f.outside > MAX_OUTSIDE:
+    if not (f.khat < MAX_KHAT or f.ess_share >= HEALTHY_SHARE):
+        faults.append(
+            f"importance weights have a heavy tail: k-hat {f.khat:.2f} (limit {MAX_KHAT})"
+        )
+    if not f.outside <= MAX_OUTSIDE:
         faults.append(f"{100 * f.outside:.1f}% of q's draws have no density")
-    if f.missed_mass > 0.01:
+    if not f.missed_mass <= MAX_MISSED_MASS:
         faults.append(
-            f"restarts ended in other modes, which hold about {100 * f.missed_mass:.0f}% of the mass; "
-            "means over all of them may describe none"
+            f"restarts ended in other modes, which hold about {100 * f.missed_mass:.0f}% of the "
+            "mass; means over all of them may describe none"
         )
-    if f.stuck > MAX_STUCK:
+    if not f.stuck <= MAX_STUCK:
         faults.append(f"{100 * f.stuck:.0f}% of the chains never moved")
-    if f.spread_error > MAX_SPREAD_ERROR:
+    if not f.spread_error <= MAX_SPREAD_ERROR:
         faults.append(
-            f"{f.spread_of} has heavy tails: its sd is known to about {100 * f.spread_error:.0f}% only; "
-            "read its median and intervals"
+            f"{f.spread_of} has heavy tails: its sd is known to about "
+            f"{100 * f.spread_error:.0f}% only; read its median and intervals"
         )
     return faults
 
 
 def _movers(f: Findings) -> str:
-    return "chains started from q" if f.drift_from == "chains" else "moments under even importance weights"
+    return (
+        "chains started from q"
+        if f.drift_from == "chains"
+        else "moments under even importance weights"
+    )
 
 
 def _corrected_is_fine(f: Findings) -> bool:
-    modes_covered = f.missed_mass <= 0.01 or f.correction in ("mixture",)
+    modes_covered = f.missed_mass <= MAX_MISSED_MASS or f.correction == "mixture"
     return f.corrected_ok and f.corrected_ess >= MIN_ESS and modes_covered
 
 
@@ -143,11 +152,17 @@ def _advice_usable(f: Findings) -> tuple[str, ...]:
 
 def _advice_bad(f: Findings) -> tuple[str, ...]:
     advice = []
-    if f.missed_mass > 0.01:
-        advice.append("the posterior has separate modes: say by priors or an ordering which one is meant, or sample each")
-    if f.outside > MAX_OUTSIDE:
-        advice.append("q reaches where the model has no density: check supports, and logs and roots of possible zeros")
+    if not f.missed_mass <= MAX_MISSED_MASS:
+        advice.append(
+            "the posterior has separate modes: say by priors or an ordering which one is meant, or sample each"
+        )
+    if not f.outside <= MAX_OUTSIDE:
+        advice.append(
+            "q reaches where the model has no density: check supports, and logs and roots of possible zeros"
+        )
     if not f.solver_ok:
         advice.append("give the fit more time with posterior.refine(budget=...)")
-    advice.append("reparameterise the model (non-centred effects, standardised predictors), tighten vague priors, or use MCMC")
+    advice.append(
+        "reparameterise the model (non-centred effects, standardised predictors), tighten vague priors, or use MCMC"
+    )
     return tuple(advice)
