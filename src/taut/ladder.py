@@ -385,8 +385,8 @@ def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
         f"{100 * found.divergences:.1f}% divergent; its means differ from q's by up to {found.from_q:.2f} sd"
     )
     moved = outcome.examined.moved
-    chains_kept = outcome.pool.method == "chains" and moved is not None
-    if not ok and chains_kept and moved.agreement.rhat < found.rhat:
+    chains_rhat = moved.agreement.rhat if moved and outcome.pool.method == "chains" else np.inf
+    if not ok and chains_rhat < found.rhat:
         plan = outcome.plan.then(f"{message}; not better, the chains' draws are kept")
         return dataclasses.replace(outcome, plan=plan, num_gradients=evaluator.num_gradients)
     pool = Pool(make_draws(evaluator, thinned(found.points, POOL)), "nuts", found.ess, ok, message)

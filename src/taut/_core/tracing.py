@@ -76,10 +76,9 @@ def dependencies(
     Conservative: an equation's outputs depend on all of its inputs.
     """
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(inputs, *rest)
-    names = list(inputs)  # dicts flatten in sorted key order
-    names.sort()
+    names = sorted(inputs)  # the order in which JAX flattens a dict
     reach: dict[Any, frozenset[str]] = dict(
-        zip(closed.jaxpr.invars, ({n} for n in names), strict=False)
+        zip(closed.jaxpr.invars, (frozenset([n]) for n in names), strict=False)
     )
     for equation in closed.jaxpr.eqns:
         found: frozenset[str] = frozenset().union(

@@ -50,6 +50,7 @@ def affine_of(fn: Any) -> Affine | None:
     """Return the location and log scale of ``fn`` in its real coordinates, or None."""
     base, shape = unwrap(fn), fn.shape()
     scale: Any = getattr(base, "scale", None)
+    rate: Any = getattr(base, "rate", None)
     if isinstance(base, LOCATION_SCALE):
         return _expand(base.loc, jnp.log(scale), base, shape)
     if isinstance(base, dist.LogNormal):
@@ -59,9 +60,9 @@ def affine_of(fn: Any) -> Affine | None:
     if isinstance(base, POSITIVE_SCALE):
         return _expand(jnp.log(scale), 0.0, base, shape)
     if isinstance(base, dist.InverseGamma):
-        return _expand(jnp.log(base.rate), 0.0, base, shape)
+        return _expand(jnp.log(rate), 0.0, base, shape)
     if isinstance(base, POSITIVE_RATE):
-        return _expand(-jnp.log(base.rate), 0.0, base, shape)
+        return _expand(-jnp.log(rate), 0.0, base, shape)
     return None
 
 

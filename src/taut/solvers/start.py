@@ -103,7 +103,9 @@ def tournament(
     return finalists[best][0], finalists[best][1], float(elbos[best])
 
 
-def carried_over(start: Start, old: Evaluator, new: Evaluator, q: AbstractGaussian, seed: int) -> Start:
+def carried_over(
+    start: Start, old: Evaluator, new: Evaluator, q: AbstractGaussian, seed: int
+) -> Start:
     """Begin in other coordinates from what was found in the old ones, where that is better.
 
     Args:
@@ -121,7 +123,9 @@ def carried_over(start: Start, old: Evaluator, new: Evaluator, q: AbstractGaussi
         return start
     mean = moved.mean(axis=0)
     elbo = float(_elbos(new, [(mean, root)], fixed_normals(NUM_DRAWS, dim, seed))[0])
-    return dataclasses.replace(start, mean=mean, root=root, elbo=elbo) if elbo > start.elbo else start
+    return (
+        dataclasses.replace(start, mean=mean, root=root, elbo=elbo) if elbo > start.elbo else start
+    )
 
 
 def _recoordinated(old: Evaluator, new: Evaluator, points: np.ndarray) -> np.ndarray:

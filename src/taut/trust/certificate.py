@@ -1,6 +1,7 @@
 """The certificate of a fit: what short chains, importance weights and restarts say of q."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -224,8 +225,8 @@ def _rewhiten(chains: Chains, moved: Moved) -> None:
 def measure_drift(
     problem: Problem,
     moved: Moved,
-    q_values: dict[str, np.ndarray],
-    chain_values: dict[str, np.ndarray],
+    q_values: Mapping[str, np.ndarray],
+    chain_values: Mapping[str, np.ndarray],
 ) -> Drift:
     """Compare the chains with q, per latent in the model's own space.
 

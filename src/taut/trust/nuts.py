@@ -51,14 +51,15 @@ def sample(
     """
     if watch.over:
         return None
-    mean, root = (q.mean, whitening(q)) if isinstance(q, AbstractGaussian) else (q.mean, q.sd)
+    mean = q.mean if isinstance(q, AbstractGaussian) else starts.mean(axis=0)
+    root = whitening(q) if isinstance(q, AbstractGaussian) else q.sd
     centred = starts - mean
     z = np.linalg.solve(root, centred.T).T if root.ndim == 2 else centred / root
     slices, divergent, steps = _run(evaluator, mean, root, z, seed, watch)
     evaluator.num_gradients += steps
     draws = np.concatenate(slices, axis=1)
     u = mean + (draws @ root.T if root.ndim == 2 else draws * root)
-    return _diagnose(u, np.concatenate(divergent, axis=1), np.asarray(q.mean))
+    return _diagnose(u, np.concatenate(divergent, axis=1), mean)
 
 
 def _run(
