@@ -21,7 +21,7 @@ OnDoubt = Literal["escalate", "warn", "raise"]
 POOL = 8192  # corrected draws that a result keeps
 LIGHT_TAIL = 0.5  # k-hat below which importance weights are preferred to chains
 NEARLY_EXACT = 0.7  # share of the draws that weights keep, for them to stand in for chains
-DEAR = 2**18  # numbers that a gradient touches, above which chains take seconds
+DEAR = 2**15  # numbers that a gradient touches, above which chains take about a second
 
 
 @dataclasses.dataclass(frozen=True)
