@@ -49,7 +49,7 @@ def hoist(fn: Callable[..., Pytree], *examples: Pytree) -> Hoisted:
     tree = jax.tree.structure(out_shape)
 
     def call(constants: list[Any], *args: Pytree) -> Pytree:
-        run = jex.jaxpr_as_fun(jex.ClosedJaxpr(closed.jaxpr, constants))
+        run = jex.jaxpr_as_fun(closed.replace(consts=constants))
         return jax.tree.unflatten(tree, run(*jax.tree.leaves(args)))
 
     return Hoisted(call, list(closed.consts), _width(closed.jaxpr))

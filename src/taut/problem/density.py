@@ -72,7 +72,14 @@ class Density:
             self.support(name)
 
     def support(self, name: str) -> Any:
-        """The constraint of one latent."""
+        """Return the constraint of one latent.
+
+        Args:
+            name: of the latent.
+
+        Raises:
+            ArgumentError: if its support is given by a name that is not known.
+        """
         support = self.supports.get(name, "real")
         if not isinstance(support, str):
             return support

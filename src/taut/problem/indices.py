@@ -102,7 +102,7 @@ def _enter(equation: Any, inputs: list[_Value | None], known: dict[Any, _Value])
 
 
 def _constants(variables: Sequence[Any], values: Sequence[Any]) -> dict[Any, _Value]:
-    """Integer constants; others, such as random keys, are no indices."""
+    """Constants of integers and truth values; others, such as random keys, are no indices."""
     return {
         var: _Value(np.asarray(value), frozenset())
         for var, value in zip(variables, values, strict=True)
@@ -143,7 +143,7 @@ def _broadcast(params: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
 
 
 def _select(params: Mapping[str, Any], which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
-    return np.choose(which.astype(int), np.broadcast_arrays(*cases))
+    return np.asarray(np.choose(which.astype(int), np.broadcast_arrays(*cases)))
 
 
 def _slice(params: Mapping[str, Any], x: np.ndarray) -> np.ndarray:

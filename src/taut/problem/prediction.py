@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from numpyro import handlers
 
+from taut._core.precision import double_precision
 from taut._core.tracing import shapes_of
 from taut.problem import checks
 from taut.problem.data import Path, join
@@ -93,4 +94,5 @@ def relations(
     from numpyro.infer.inspect import get_model_relations
 
     conditioned = handlers.condition(model, data=dict(observed)) if observed else model
-    return get_model_relations(conditioned, model_kwargs=dict(kwargs))
+    with double_precision():
+        return get_model_relations(conditioned, model_kwargs=dict(kwargs))

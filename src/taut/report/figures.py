@@ -224,7 +224,9 @@ def _correlation(content: ReportContent, a: Scalar, b: Scalar, frame: Frame) -> 
         value = (
             "undefined"
             if flat
-            else fixed(np.corrcoef(xy.T / np.abs(xy).max(axis=0)[:, None])[0, 1], 2)
+            else fixed(
+                float(np.asarray(np.corrcoef(xy.T / np.abs(xy).max(axis=0)[:, None]))[0, 1]), 2
+            )
         )
         lines.append(
             charts.text(x, y + 6 + 20 * k, f"{name} {value}", "ink-q" if name == "q" else "ink")

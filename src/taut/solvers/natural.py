@@ -20,6 +20,7 @@ from taut.families.gaussian import LOG_2PI
 from taut.problem.evaluator import Evaluator
 
 SMALLEST_STEP = 1e-4
+MAX_HALVINGS = 20
 MIN_PRECISION, MAX_STRETCH = 0.01, 0.05
 
 
@@ -114,7 +115,7 @@ def climb(
         The fitted Gaussian. Costs ``num_draws`` gradients and O(d^3 + num_draws d^2) a step.
     """
     regression = _Regression(matched_normals(num_draws, len(mean), seed))
-    point = _evaluate(evaluator, mean, root, regression.noise)
+    point = _start(evaluator, mean, root, regression.noise)
     direction = regression.direction(point.scores)
     history, rho, status = [point.elbo], 1.0, Status.MAX_STEPS
     for _ in range(max_steps):
@@ -141,6 +142,16 @@ def climb(
     return Fitted(
         point.mean, point.root, point.elbo, direction.gain, direction.error, status, tuple(history)
     )
+
+
+def _start(evaluator: Evaluator, mean: np.ndarray, root: np.ndarray, noise: np.ndarray) -> _Point:
+    """Evaluate q, narrowed until all of its draws have a density."""
+    point = _evaluate(evaluator, mean, root, noise)
+    for _ in range(MAX_HALVINGS):
+        if np.isfinite(point.elbo):
+            break
+        point = _evaluate(evaluator, mean, 0.5 * point.root, noise)
+    return point
 
 
 def _better(a: _Point, b: _Point) -> _Point:
