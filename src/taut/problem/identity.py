@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import marshal
 import pickle
 import sys
 import sysconfig
@@ -58,8 +59,7 @@ class _Walk:
                 self.visit(key)
                 self.visit(value[key])
         elif isinstance(value, list | tuple):
-            for item in value:
-                self.visit(item)
+            self._sequence(value)
         elif isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, functools.partial):
@@ -70,6 +70,13 @@ class _Walk:
             self._feed(f"{getattr(value, '__module__', '')}.{value.__name__}")
         else:
             self._object(value)
+
+    def _sequence(self, value: list[Any] | tuple[Any, ...]) -> None:
+        if all(type(item) in _PLAIN for item in value):
+            self.digest.update(marshal.dumps(value, 2))  # version 2: by value, without references
+            return
+        for item in value:
+            self.visit(item)
 
     def _array(self, value: Any) -> None:
         try:

@@ -17,8 +17,6 @@ import numpy as np
 from taut._core.errors import DataError
 from taut.problem.data import Path, name_of
 
-Lookup = Mapping[Any, Any]
-
 
 @dataclasses.dataclass(frozen=True)
 class IndexCheck:
@@ -106,7 +104,9 @@ def _constants(variables: Sequence[Any], values: Sequence[Any]) -> dict[Any, _Va
     return {
         var: _Value(np.asarray(value), frozenset())
         for var, value in zip(variables, values, strict=True)
-        if jnp.issubdtype(jax.dtypes.result_type(value), np.integer)
+        if any(
+            jnp.issubdtype(jax.dtypes.result_type(value), kind) for kind in (np.integer, np.bool)
+        )
     }
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from taut._core.tracing import dependencies, shapes_of
 from taut.problem import checks, coordinates
 from taut.problem.data import Path, join, name_of
 from taut.problem.indices import IndexCheck, make_check
-from taut.problem.replay import Functions, Model, Trace, Whole, run
+from taut.problem.replay import Functions, Model, Whole, run
 from taut.problem.types import Arrays, Latent, Observed, Program
 
 VALUES_NEEDED = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, NotImplementedError)
@@ -68,8 +68,8 @@ def read_model(inputs: Inputs) -> Reading:
         DataError: if the data do not fit the model.
         ModelError: if the model cannot be traced or has nothing that can be inferred.
     """
-    concrete = _concrete_arrays(inputs)
-    facts = _abstract_trace(inputs, concrete, checks.read_sites)
+    concrete, seen = _look(inputs)
+    facts = seen.facts
     checks.check_sites(facts, inputs.observed)
     latents = _place(facts)
     functions = Functions(inputs.model, inputs.fixed(concrete), latents)
@@ -80,7 +80,8 @@ def read_model(inputs: Inputs) -> Reading:
             "centring": {s.name: np.zeros(s.centring) for s in latents if s.centring is not None},
         }
     )
-    _check_randomness(inputs, functions, example)
+    if seen.draws_keys:
+        _check_randomness(functions, example)
     functions.latents = _with_parents(functions, latents, example)
     notes = [
         f"data {name_of(p)} is static: the model needs its values to set shapes"
@@ -110,48 +111,52 @@ def _program(
     )
 
 
-def _abstract_trace(
-    inputs: Inputs, concrete: frozenset[Path], inspect: Callable[[Trace], Any], whole: bool = True
-) -> Any:
-    """Run the model without computing anything and return what ``inspect`` reads off it."""
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What an abstract run of the model shows."""
+
+    facts: list[checks.SiteFacts]
+    subsampled: list[str]
+    draws_keys: bool
+
+
+def _abstract_trace(inputs: Inputs, concrete: frozenset[Path], whole: bool = True) -> _Seen:
+    """Run the model without computing anything and return what it shows."""
     dynamic, fixed = inputs.dynamic(concrete), inputs.fixed(concrete)
+    model = Whole(inputs.model, whole)
     found: list[Any] = []
 
     def trace(arrays: list[Any], values: Mapping[str, Any]) -> int:
         kwargs = join(dict(zip(dynamic, arrays, strict=True)), fixed)
-        model = inputs.model if whole else _as_written(inputs.model)
-        found[:] = [inspect(run(model, kwargs, values, init_to_uniform, jax.random.key(0)))]
+        sites = run(model, kwargs, values, init_to_uniform, jax.random.key(0))
+        found[:] = [checks.read_sites(sites), checks.subsampled(sites)]
         return 0
 
     jax.eval_shape(trace, shapes_of(list(dynamic.values())), shapes_of(dict(inputs.observed)))
-    return found[0]
+    facts, plates = found
+    return _Seen(facts, plates, model.draws_keys)
 
 
-def _as_written(model: Model) -> Whole:
-    """The model, its plates left subsampled."""
-    wrapped = Whole(model)
-    wrapped.process_message = lambda msg: None  # type: ignore[method-assign]
-    return wrapped
-
-
-def _concrete_arrays(inputs: Inputs) -> frozenset[Path]:
-    """Find the arrays whose values the model needs while it is traced (for shapes or branches)."""
-    error = _failure(inputs, frozenset())
-    if error is None:
-        return frozenset()
+def _look(inputs: Inputs) -> tuple[frozenset[Path], _Seen]:
+    """Find the arrays whose values the model needs while it is traced, and what it then shows."""
+    seen = _try(inputs, frozenset())
+    if isinstance(seen, _Seen):
+        return frozenset(), seen
     concrete = frozenset(inputs.arrays)
-    if (error := _failure(inputs, concrete)) is not None:
-        raise checks.model_failure(inputs.model, inputs.arrays, inputs.static, error) from error
+    seen = _try(inputs, concrete)
+    if not isinstance(seen, _Seen):
+        raise checks.model_failure(inputs.model, inputs.arrays, inputs.static, seen) from seen
     for path in inputs.arrays:
-        if _failure(inputs, concrete - {path}) is None:
-            concrete -= {path}
-    return concrete
+        fewer = _try(inputs, concrete - {path})
+        if isinstance(fewer, _Seen):
+            concrete, seen = concrete - {path}, fewer
+    return concrete, seen
 
 
-def _failure(inputs: Inputs, concrete: frozenset[Path]) -> Exception | None:
-    """The error of tracing with these arrays concrete, if more of them might mend it."""
+def _try(inputs: Inputs, concrete: frozenset[Path]) -> _Seen | Exception:
+    """What the model shows with these arrays concrete, or the error that more might mend."""
     try:
-        _abstract_trace(inputs, concrete, checks.read_sites)
+        return _abstract_trace(inputs, concrete)
     except VALUES_NEEDED as error:
         return error
     except Exception as error:
@@ -159,13 +164,12 @@ def _failure(inputs: Inputs, concrete: frozenset[Path]) -> Exception | None:
         if note := _subsampling_at_fault(inputs, concrete):
             raise type(failure)(f"{failure}. {note}") from error
         raise failure from error
-    return None
 
 
 def _subsampling_at_fault(inputs: Inputs, concrete: frozenset[Path]) -> str:
     """Say so if the model runs only with its plates subsampled."""
     try:
-        plates = _abstract_trace(inputs, concrete, checks.subsampled, whole=False)
+        plates = _abstract_trace(inputs, concrete, whole=False).subsampled
     except Exception:  # the model fails for another reason, which is being reported
         return ""
     if not plates:
@@ -198,23 +202,16 @@ def _place(facts: list[checks.SiteFacts]) -> tuple[Latent, ...]:
     return tuple(latents)
 
 
-def _check_randomness(inputs: Inputs, functions: Functions, example: Arrays) -> None:
+def _check_randomness(functions: Functions, example: Arrays) -> None:
     """Refuse a density that depends on random numbers drawn outside of the model's sites."""
-    whole = Whole(inputs.model)
-    traced = Functions(whole, functions.fixed, functions.latents)
 
     def total(values: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
         key = jax.random.wrap_key_data(values["key"])
         at = {s.name: jnp.zeros(s.unconstrained_shape) for s in functions.latents}
-        return traced.sum_sites(traced.trace_sites(at, arrays, key), float)
+        return functions.sum_sites(functions.trace_sites(at, arrays, key), float)
 
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    jax.eval_shape(total, {"key": key}, example)
-    if not whole.draws_keys:
-        return
-    if fickle := sorted(
-        n for n, found in dependencies(total, {"key": key}, example).items() if found
-    ):
+    key = {"key": jax.ShapeDtypeStruct((2,), jnp.uint32)}
+    if fickle := sorted(n for n, found in dependencies(total, key, example).items() if found):
         raise ModelError(
             f"the density of site '{fickle[0]}' depends on random numbers that the model draws outside of its "
             "sites (numpyro.prng_key), so it is no fixed density: draw them with numpyro.sample, or pass them as data"

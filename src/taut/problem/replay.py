@@ -26,18 +26,19 @@ class Whole(Messenger):
     A subsample drawn while the model is traced would be frozen into the density.
 
     Attributes:
+        active: False leaves plates as they are.
         draws_keys: True once the model has asked for a random key of its own.
     """
 
-    def __init__(self, fn: Model) -> None:
+    def __init__(self, fn: Model, active: bool = True) -> None:
         super().__init__(fn)
-        self.draws_keys = False
+        self.active, self.draws_keys = active, False
 
     def process_message(self, msg: dict[str, Any]) -> None:
         """Replace a plate's subsample by all of it; remember requests for keys."""
         if msg["type"] == "prng_key":
             self.draws_keys = True
-        if msg["type"] != "plate":
+        if msg["type"] != "plate" or not self.active:
             return
         size, subsample_size = msg["args"]
         if subsample_size is not None and subsample_size != size:

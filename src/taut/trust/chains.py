@@ -293,8 +293,8 @@ def agreement(draws: np.ndarray) -> Agreement:
     move = np.maximum(np.abs(mean_a - mean_b), np.abs(np.log(sd_a / sd_b)))
     ess = float((length * count / np.maximum(iact, 1.0)).min())
     noise = 4.0 / np.sqrt(max(ess / 2.0, 1.0))
-    # Short runs may remember a third of their length; long ones have had the time to forget.
-    forgets = iact.max() < max(length / 10.0, min(length / 2.0, SHORT_MEMORY))
+    # Short runs may remember half of their length; long ones have had the time to forget.
+    forgets = iact.max() < max(length / 6.0, min(length / 2.0, SHORT_MEMORY))
     converged = bool(forgets and move.max() < min(max(0.1, noise), 0.2))
     return Agreement(
         float(iact.max()), float(move.max()), ess, _split_rhat(halves, length), converged

@@ -73,6 +73,8 @@ def other_modes(
             or (np.isfinite(elbo) and fitted.elbo < elbo - NEGLIGIBLE)
         ):
             continue
+        if not _valley(evaluator, q.mean, candidate.mean):  # the climb came back to the main mode
+            continue
         if not any(_near(mode.q, candidate.mean) for mode in found):
             found.append(Mode(candidate, fitted.elbo, distance, np.nan))
     if not found:
