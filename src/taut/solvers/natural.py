@@ -74,16 +74,19 @@ class _Direction(NamedTuple):
 
 
 class _Regression:
-    """Least squares of whitened scores on fixed draws; the projector is computed once."""
+    """Least squares of whitened scores on fixed draws.
+
+    The draws' mean is zero and their covariance the identity, so the columns of the design are
+    orthogonal and its pseudo-inverse is its transpose.
+    """
 
     def __init__(self, noise: np.ndarray) -> None:
         self.noise = noise
         self.design = np.concatenate([np.ones((len(noise), 1)), noise], axis=1)
-        self.pinv = np.linalg.pinv(self.design)
 
     def direction(self, scores: np.ndarray) -> _Direction:
         """The step that the fit g ~ b + A z asks for."""
-        coefficients = self.pinv @ scores
+        coefficients = self.design.T @ scores / len(scores)
         residual = scores - self.design @ coefficients
         freedom = max(len(scores) - self.design.shape[1], 1)
         spread = np.sqrt(np.sum(residual**2, axis=0) / freedom / len(scores))
@@ -105,7 +108,7 @@ def climb(
         evaluator: the problem's log joint.
         mean: starting mean, (d,).
         root: starting square root of the covariance, (d, d).
-        num_draws: fixed draws, more than d + 1.
+        num_draws: fixed draws, at least 2 d.
         seed: of the draws.
         watch: ends the iteration early.
         tolerance: nats.

@@ -51,32 +51,20 @@ def other_modes(
         watch: ends the search early.
     """
     found: list[Mode] = []
+    basins: list[np.ndarray] = []  # ends already climbed from, one per basin
     for path in start.paths:
-        if (
-            watch.over
-            or len(found) == MAX_MODES
-            or path.log_joint < start.paths[0].log_joint - 50.0 - q.dim
-        ):
+        too_low = path.log_joint < start.paths[0].log_joint - 50.0 - q.dim
+        if watch.over or len(found) == MAX_MODES or too_low:
             break
-        distance = float(np.abs(q.whiten((path.end - q.mean)[None])).max())
-        if distance < FAR or any(_near(mode.q, path.end) for mode in found):
+        if _near(q, path.end) or not _valley(evaluator, q.mean, path.end):
             continue
-        if not _valley(evaluator, q.mean, path.end):
+        if any(not _valley(evaluator, end, path.end) for end in basins):
             continue
-        root = curvature_root(evaluator, path.end)
-        num_draws = max(64, 2 * q.dim + 2)
-        fitted = climb(evaluator, path.end, root, num_draws, seed, watch)
-        candidate = DenseGaussian.from_root(fitted.mean, fitted.root)
-        if (
-            not np.isfinite(fitted.elbo)
-            or _near(q, candidate.mean)
-            or (np.isfinite(elbo) and fitted.elbo < elbo - NEGLIGIBLE)
-        ):
-            continue
-        if not _valley(evaluator, q.mean, candidate.mean):  # the climb came back to the main mode
-            continue
-        if not any(_near(mode.q, candidate.mean) for mode in found):
-            found.append(Mode(candidate, fitted.elbo, distance, np.nan))
+        basins.append(path.end)
+        mode = _fit_mode(evaluator, path.end, q, seed, watch)
+        heavy = mode is not None and not mode.elbo < elbo - NEGLIGIBLE
+        if mode is not None and heavy and not any(_near(m.q, mode.q.mean) for m in found):
+            found.append(mode)
     if not found:
         return ()
     logs = np.array([elbo if np.isfinite(elbo) else -np.inf, *(m.elbo for m in found)])
@@ -84,6 +72,21 @@ def other_modes(
     return tuple(
         dataclasses.replace(m, weight=float(w)) for m, w in zip(found, weights[1:], strict=True)
     )
+
+
+def _fit_mode(
+    evaluator: Evaluator, end: np.ndarray, q: AbstractGaussian, seed: int, watch: Watch
+) -> Mode | None:
+    """A Gaussian fitted at the end of a path; None if it comes back to the main mode."""
+    num_draws = max(64, 2 * q.dim + 2)
+    fitted = climb(evaluator, end, curvature_root(evaluator, end), num_draws, seed, watch)
+    candidate = DenseGaussian.from_root(fitted.mean, fitted.root)
+    if not np.isfinite(fitted.elbo) or _near(q, candidate.mean):
+        return None
+    if not _valley(evaluator, q.mean, candidate.mean):
+        return None
+    distance = float(np.abs(q.whiten((candidate.mean - q.mean)[None])).max())
+    return Mode(candidate, fitted.elbo, distance, np.nan)
 
 
 def _near(q: AbstractGaussian, point: np.ndarray) -> bool:
