@@ -124,7 +124,7 @@ def discrete(y):
     ("model", "match"),
     [
         (no_latents, "no latent variables, so there is nothing to infer"),
-        (discrete, "'z' is a discrete latent; this version infers continuous latents only"),
+        (discrete, r"all latents of the model are discrete \('z'\); this version fits continuous"),
         (None, "got None; pass the function itself, not its result"),
         (7, "must be a NumPyro model function or a taut.Density, got int"),
         (DATA, "got dict; the model comes first, then the data"),

@@ -12,9 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taut import data as data
+    from taut import expectation as expectation
     from taut import families as families
     from taut import solvers as solvers
     from taut._fit import fit as fit
+    from taut.derivation import derive as derive
     from taut.posterior import Posterior as Posterior
     from taut.posterior import load as load
     from taut.problem import Density as Density
@@ -25,13 +28,26 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Density": "taut.problem",
     "Posterior": "taut.posterior",
+    "data": None,
+    "derive": "taut.derivation",
+    "expectation": None,
     "families": None,
     "fit": "taut._fit",
     "load": "taut.posterior",
     "solvers": None,
 }
 
-__all__ = ["Density", "Posterior", "families", "fit", "load", "solvers"]
+__all__ = [
+    "Density",
+    "Posterior",
+    "data",
+    "derive",
+    "expectation",
+    "families",
+    "fit",
+    "load",
+    "solvers",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,13 +6,15 @@ from typing import Any
 
 from taut._core.errors import ArgumentError, DoubtError
 from taut._core.progress import Callback, Watch
+from taut.data import AbstractSource
 from taut.families import AbstractFamily
 from taut.ladder import OnDoubt, run
 from taut.plan import make_plan
 from taut.posterior import Posterior
 from taut.posterior.result import check_budget, from_outcome
-from taut.problem import Density, describe
+from taut.problem import Density, Problem, describe
 from taut.solvers import AbstractSolver
+from taut.solvers.streaming import streamed
 
 DOUBTS = ("escalate", "warn", "raise")
 
@@ -36,7 +38,8 @@ def fit(
         model: a NumPyro model function, or a :class:`taut.Density`.
         data: mapping of the model's keyword arguments, or a pandas or polars data frame whose
             columns they are. Arrays travel as arguments of compiled functions; plain Python
-            numbers, strings and lists are static, and may set shapes.
+            numbers, strings and lists are static, and may set shapes. Or a source of batches,
+            such as ``taut.data.Parquet(folder)``, for models that fold: one pass over the rows.
         observe: site name -> values: condition on any sites of the model.
         family: None chooses; or one of :mod:`taut.families`.
         solver: None chooses; or one of :mod:`taut.solvers`.
@@ -53,17 +56,27 @@ def fit(
 
     Raises:
         DataError: if the data do not fit the model, or hold NaN or infinity where it matters.
-        ModelError: if the model cannot be used: no latents, discrete latents, an improper
+        ModelError: if the model cannot be used: no latents, infinitely many labels, an improper
             posterior, a log density that is finite nowhere.
         ArgumentError: if an argument breaks its rule.
         DoubtError: if the verdict is bad and ``on_doubt="raise"``.
     """
     _check(seed, budget, on_doubt)
     with Watch(budget, progress, callbacks) as watch:
-        problem = describe(model, data, observe)
+        problem = _problem(model, data, observe, watch)
         plan = make_plan(problem, family, solver)
         posterior = from_outcome(run(problem, plan, seed, on_doubt, watch), seed, watch)
     return _act_on(posterior, on_doubt)
+
+
+def _problem(model: Any, data: Any, observe: Any, watch: Watch) -> Problem:
+    if not isinstance(data, AbstractSource):
+        return describe(model, data, observe)
+    if observe:
+        raise ArgumentError(
+            "observe conditions sites of data in memory; of a source, give the values as a column or in fixed"
+        )
+    return streamed(model, data, watch)
 
 
 def _check(seed: int, budget: float | None, on_doubt: str) -> None:

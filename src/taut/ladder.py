@@ -1,17 +1,26 @@
 """Plan, solve, certify, escalate: the numerical work of a fit, from a problem to an outcome."""
 
 import dataclasses
+import time
 from typing import Literal
 
 import numpy as np
 
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.families import AbstractDistribution, Dense, DenseGaussian, MixtureGaussian
-from taut.plan import DENSE_LIMIT, LAPLACE_LIMIT, Plan
+from taut.expectation import folding
+from taut.families import (
+    AbstractDistribution,
+    Dense,
+    DenseGaussian,
+    MeanField,
+    MixtureGaussian,
+    nearest_gaussian,
+)
+from taut.plan import DENSE_LIMIT, DRAWN, FOLDED, LAPLACE_LIMIT, Plan
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
-from taut.solvers import FixedDraws, ResidualLaplace, Solution
+from taut.solvers import FixedDraws, Natural, ResidualLaplace, Solution
 from taut.solvers.start import Start, carried_over, find_start
 from taut.trust import certificate, evidence, improper, modes, nuts, verdict
 from taut.trust.certificate import Drift, Moved, Weighted
@@ -21,6 +30,7 @@ OnDoubt = Literal["escalate", "warn", "raise"]
 POOL = 8192  # corrected draws that a result keeps
 LIGHT_TAIL = 0.5  # k-hat below which importance weights are preferred to chains
 NEARLY_EXACT = 0.7  # share of the draws that weights keep, for them to stand in for chains
+MOST_SECONDS = 300.0  # that chains may take before they are left out, and that is said
 DEAR = 2**15  # numbers that a gradient touches, above which chains take about a second
 
 
@@ -122,8 +132,9 @@ def run(problem: Problem, plan: Plan, seed: int, on_doubt: OnDoubt, watch: Watch
 
 def escalate(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     """Climb rung by rung until the verdict is no longer bad or the budget is used up."""
+    unaffordable = outcome.examined.drift is None and not watch.over
     for rung in (_richer, _other_starts, _mixture, mcmc):
-        if outcome.verdict.word != "bad" or watch.over:
+        if outcome.verdict.word != "bad" or watch.over or unaffordable:
             break
         watch.report(f"escalating: {rung.__name__.strip('_').replace('_', ' ')}")
         outcome = rung(outcome, seed, watch)
@@ -145,14 +156,32 @@ class _Attempt:
     @staticmethod
     def make(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "_Attempt":
         """Start and solve, in the better of the non-centred and the information-weighted coordinates."""
-        evaluator = Evaluator(problem)
+        if isinstance(plan.family, MeanField):
+            return _Attempt.of_factors(problem, plan, seed, watch)
+        evaluator = Evaluator(_folded(problem, plan))
         certificate.prepare_chains(evaluator)
         watch.report("starting", latents=problem.dim)
         start = find_start(evaluator, watch, seed)
-        solution = plan.solver.solve(evaluator, plan.family, start, seed, watch)
-        notes = improper.check(evaluator, start, solution.q)
+        solution = _solve(evaluator, plan, start, seed, watch)
+        if isinstance(plan.solver, Natural):
+            at_home = problem.with_centring(evaluator.problem.arrays["centring"])
+            if wrong := folding.mistaken_sites(at_home, solution.q):
+                return _Attempt.make(problem, _without_compiling(plan, wrong), seed, watch)
+        notes = improper.check(evaluator, start, nearest_gaussian(solution.q))
         attempt = _Attempt(evaluator, plan, seed, start, solution, (*notes, *solution.notes))
         return attempt.recentred(watch)
+
+    @staticmethod
+    def of_factors(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "_Attempt":
+        """Solve for a mean field, which is at home in the model's own, centred coordinates."""
+        ones = {s.name: np.ones(s.centring) for s in problem.latents if s.centring is not None}
+        evaluator = Evaluator(folding.folded(problem.with_centring(ones)))
+        certificate.prepare_chains(evaluator)
+        nowhere = Start(np.zeros(problem.dim), np.ones(problem.dim), -np.inf, ())
+        solution = plan.solver.solve(evaluator, plan.family, nowhere, seed, watch)
+        near = nearest_gaussian(solution.q)
+        start = Start(near.mean, near.sd, solution.elbo, ())
+        return _Attempt(evaluator, plan, seed, start, solution, solution.notes)
 
     def recentred(self, watch: Watch) -> "_Attempt":
         """Move hierarchical latents towards centred coordinates where the data say much of them."""
@@ -160,10 +189,13 @@ class _Attempt:
         centring = _information_centring(problem, self.solution)
         if not centring or watch.over:
             return self
+        if isinstance(self.plan.solver, Natural) and self.evaluator.cost > DEAR:
+            centring = {n: np.full_like(c, float(c.mean() > 0.5)) for n, c in centring.items()}
         evaluator = self.evaluator.with_centring(centring)
         start = find_start(evaluator, watch, self.seed)
-        start = carried_over(start, self.evaluator, evaluator, self.solution.q, self.seed)
-        solution = self.plan.solver.solve(evaluator, self.plan.family, start, self.seed, watch)
+        near = nearest_gaussian(self.solution.q)
+        start = carried_over(start, self.evaluator, evaluator, near, self.seed)
+        solution = _solve(evaluator, self.plan, start, self.seed, watch)
         evaluator.num_gradients += self.evaluator.num_gradients
         if not solution.elbo > self.solution.elbo:
             self.evaluator.num_gradients = evaluator.num_gradients
@@ -181,6 +213,29 @@ class _Attempt:
             solution,
             (*self.notes[: -len(self.solution.notes) or None], *solution.notes),
         )
+
+
+def _folded(problem: Problem, plan: Plan) -> Problem:
+    """The problem with its data folded away, where the plan compiles the ELBO anyway."""
+    return folding.folded(problem) if isinstance(plan.solver, Natural) else problem
+
+
+def _without_compiling(plan: Plan, wrong: tuple[str, ...]) -> Plan:
+    step = (
+        f"all sites on fixed draws: the compiled mean of {', '.join(wrong)} differed from that of "
+        "plain draws of q"
+    )
+    plain = dataclasses.replace(plan, solver=FixedDraws(), sites=(), integral=DRAWN)
+    reasons = tuple(r for r in plan.reasons if r != FOLDED)
+    return dataclasses.replace(plain, reasons=reasons).then(step)
+
+
+def _solve(evaluator: Evaluator, plan: Plan, start: Start, seed: int, watch: Watch) -> Solution:
+    """Run the plan's solver, or fixed draws in coordinates that it cannot compile."""
+    solver = plan.solver
+    if isinstance(solver, Natural) and folding.read(evaluator.problem).reason:
+        solver = FixedDraws()
+    return solver.solve(evaluator, plan.family, start, seed, watch)
 
 
 def _information_centring(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
@@ -210,11 +265,12 @@ def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
     watch.report("certificate")
     weighted = certificate.weigh(evaluator, q, seed + 7, watch=watch)
     raw = make_draws(evaluator, weighted.points)
-    others = modes.other_modes(evaluator, attempt.start, q, attempt.solution.elbo, seed, watch)
+    near = nearest_gaussian(q)
+    others = modes.other_modes(evaluator, attempt.start, near, attempt.solution.elbo, seed, watch)
     moved = drift = None
     if _nearly_exact(evaluator, weighted):
         drift = certificate.weighted_drift(evaluator.problem, raw, weighted)
-    elif not watch.over:
+    elif not watch.over and _affordable(evaluator, near.mean):
         chains = certificate.start_chains(evaluator, q, seed)
         moved, _ = certificate.first_move(chains)
         moved_values = evaluator.constrain(moved.flat)
@@ -224,6 +280,18 @@ def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
             moved = certificate.keep_moving(chains, moved, watch)
     examined = Examined(q, weighted, raw, drift, moved, others)
     return _outcome(attempt, examined, _choose_pool(evaluator, examined), watch)
+
+
+def _affordable(evaluator: Evaluator, point: np.ndarray) -> bool:
+    """False where the certificate's chains would take many minutes."""
+    if evaluator.cost < DEAR:
+        return True
+    points = np.broadcast_to(point, (evaluator.lanes, len(point)))
+    evaluator.value_and_grad(points)  # compiled before it is timed
+    began = time.perf_counter()
+    evaluator.value_and_grad(points)
+    each = (time.perf_counter() - began) / evaluator.lanes
+    return each * certificate.FIRST_MOVE < MOST_SECONDS
 
 
 def _nearly_exact(evaluator: Evaluator, weighted: Weighted) -> bool:
@@ -246,7 +314,7 @@ def _outcome(attempt: _Attempt, examined: Examined, pool: Pool, watch: Watch) ->
         start=attempt.start,
         examined=examined,
         pool=pool,
-        evidence=evidence.bracket(examined.weighted, moved, log_q),
+        evidence=_evidence(solution, examined, log_q),
         findings=findings,
         verdict=verdict.judge(findings),
         notes=attempt.notes,
@@ -254,6 +322,15 @@ def _outcome(attempt: _Attempt, examined: Examined, pool: Pool, watch: Watch) ->
         num_gradients=evaluator.num_gradients,
         seconds=watch.seconds,
     )
+
+
+def _evidence(
+    solution: Solution, examined: Examined, log_q: np.ndarray | None
+) -> evidence.Evidence:
+    """The bracket, with the compiled ELBO as its lower end where there is one."""
+    found = evidence.bracket(examined.weighted, examined.moved, log_q)
+    exact = solution.mean_error == 0.0 and examined.q is solution.q and np.isfinite(solution.elbo)
+    return dataclasses.replace(found, lower=solution.elbo, lower_error=0.0) if exact else found
 
 
 def _findings(

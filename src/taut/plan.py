@@ -2,13 +2,22 @@
 
 import dataclasses
 
+import numpy as np
+
 from taut._core.errors import ArgumentError
-from taut.families import AbstractFamily, Dense, Diagonal
+from taut.expectation.folding import read
+from taut.families import AbstractFamily, Dense, Diagonal, MeanField
 from taut.problem import Latent, Problem
-from taut.solvers import AbstractSolver, FixedDraws, ResidualLaplace
+from taut.solvers import AbstractSolver, FixedDraws, Natural, ResidualLaplace
+from taut.solvers.ascent import is_exact, site_methods
+from taut.solvers.mean_field import describe_factor, layout_of
+from taut.solvers.structure import CANDIDATES, support_of
 
 DENSE_LIMIT = 1000  # latents up to which a dense Gaussian is fitted from scratch
 LAPLACE_LIMIT = 2000  # latents up to which a d x d matrix is factorised at all
+DRAWN = "fixed scrambled-Sobol draws of every site"
+FOLDED = "the data are folded away"
+MAX_LABELS = 20_000  # elements times values of discrete latents, up to which they are summed out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Plan:
         integral: how the ELBO's expectation is taken.
         reasons: why, in sentences.
         steps: what was done beyond the plan (other coordinates, escalation), in order.
+        sites: how the expectation of each site is taken, where they differ.
     """
 
     family: AbstractFamily
@@ -39,6 +49,7 @@ class Plan:
     integral: str
     reasons: tuple[str, ...]
     steps: tuple[str, ...] = ()
+    sites: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         """The plan as text."""
@@ -46,8 +57,9 @@ class Plan:
         lines = [
             f"family     {self.family.describe()}",
             f"solver     {self.solver.describe()}",
-            f"integral   {self.integral}",
         ]
+        lines += [f"integral   {self.integral}"] if self.integral else []
+        lines += [f"integral   {name}: {method}" for name, method in self.sites]
         lines += [
             f"latents    {', '.join(r.latents):<{width}}  {r.size:>5}  {r.coordinates}"
             for r in self.rows
@@ -82,23 +94,93 @@ def make_plan(
         raise ArgumentError(
             f"solver must be one of taut.solvers, such as solvers.FixedDraws(), got {_kind(solver)}"
         )
-    dim, reasons = problem.dim, list(problem.program.notes)
+    reasons = list(problem.program.notes)
     if family is None:
-        family = Dense() if dim <= LAPLACE_LIMIT else Diagonal()
-        size = f"{dim} unconstrained coordinate{'s' if dim > 1 else ''}"
-        reasons.append(
-            f"{size}: a full covariance is affordable" if dim <= LAPLACE_LIMIT
-            else f"{size}: a full covariance would need {dim**2:,} numbers"
-        )  # fmt: skip
+        family, reason = choose_family(
+            problem, compiled=solver is None or isinstance(solver, Natural)
+        )
+        reasons.append(reason)
     if solver is None:
-        large = isinstance(family, Dense) and dim > DENSE_LIMIT
-        solver = ResidualLaplace() if large else FixedDraws()
-        if large:
-            reasons.append(
-                f"more than {DENSE_LIMIT} latents: the covariance starts from the curvature at the mode"
-            )
+        solver, reason = choose_solver(problem, family)
+        reasons += [reason] if reason else []
+    if isinstance(family, MeanField):
+        return _plan_factors(problem, family, solver, tuple(reasons))
     rows = tuple(Row((s.name,), s.size, _coordinates(s)) for s in problem.latents)
-    return Plan(family, solver, rows, "fixed scrambled-Sobol draws of every site", tuple(reasons))
+    sites = tuple(read(problem).methods.items()) if isinstance(solver, Natural) else ()
+    integral = "" if sites else DRAWN
+    return Plan(family, solver, rows, integral, tuple(reasons), sites=sites)
+
+
+def choose_family(problem: Problem, compiled: bool = True) -> tuple[AbstractFamily, str]:
+    """The family for a problem, and why.
+
+    Args:
+        problem: what is to be inferred.
+        compiled: whether the solver is one that fits factors.
+    """
+    dim = problem.dim
+    size = f"{dim} unconstrained coordinate{'s' if dim > 1 else ''}"
+    if compiled and _may_be_exact(problem) and is_exact(problem, layout_of(problem, MeanField())):
+        return MeanField(), "every latent is conjugate and independent of the others: q is exact"
+    labels = sum(int(np.prod(s.shape, dtype=int)) * s.num_values for s in problem.discrete)
+    if compiled and labels > MAX_LABELS and _is_readable(problem):
+        return (
+            MeanField(),
+            f"{labels:,} probabilities of discrete latents: they get factors of their own",
+        )
+    if dim <= LAPLACE_LIMIT:
+        return Dense(), f"{size}: a full covariance is affordable"
+    if compiled and _is_readable(problem):
+        return MeanField(), f"{size}: independent factors, in closed form"
+    return Diagonal(), f"{size}: a full covariance would need {dim**2:,} numbers"
+
+
+def _may_be_exact(problem: Problem) -> bool:
+    """Cheap to see, so that models which cannot be exact are not read for it."""
+    latents = problem.latents
+    return (
+        problem.program.densities is not None
+        and not problem.discrete
+        and any(support_of(s) in CANDIDATES for s in latents)
+        and sum(support_of(s) not in CANDIDATES for s in latents) <= 1
+    )
+
+
+def _is_readable(problem: Problem) -> bool:
+    """Whether a mean field's sites all have cheap integrals."""
+    if problem.program.densities is None:
+        return False
+    methods = site_methods(problem, layout_of(problem, MeanField()))
+    return not any("fixed draws" in m for _, m in methods)
+
+
+def _plan_factors(
+    problem: Problem, family: MeanField, solver: AbstractSolver, reasons: tuple[str, ...]
+) -> Plan:
+    """The plan of a mean field: which factor each latent has, how each site is integrated."""
+    layout = layout_of(problem, family)
+    rows = tuple(
+        Row((s.name,), int(np.prod(s.shape, dtype=int)), describe_factor(s.name, layout))
+        for s in (*problem.latents, *problem.discrete)
+    )
+    return Plan(family, solver, rows, "", reasons, sites=site_methods(problem, layout))
+
+
+def choose_solver(problem: Problem, family: AbstractFamily) -> tuple[AbstractSolver, str]:
+    """The solver for a family, and the reason where it needs one."""
+    if isinstance(family, Dense) and problem.dim > DENSE_LIMIT:
+        reason = (
+            f"more than {DENSE_LIMIT} latents: the covariance starts from the curvature at the mode"
+        )
+        return ResidualLaplace(), reason
+    if isinstance(family, MeanField):
+        return Natural(), "coordinate ascent: every factor's optimum given the others"
+    if not isinstance(family, Dense):
+        return FixedDraws(), ""
+    reading = read(problem)
+    if reading.reason:
+        return FixedDraws(), f"drawn, not compiled: {reading.reason}"
+    return Natural(), FOLDED if reading.folds else ""
 
 
 def _kind(value: object) -> str:

@@ -12,7 +12,9 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "taut"
 # tuple form one layer.
 ORDER = (
     ("_core",),
+    ("data",),
     ("problem",),
+    ("data",),
     ("expectation",),
     ("families",),
     ("bounds",),
@@ -21,6 +23,7 @@ ORDER = (
     ("plan",),
     ("ladder",),
     ("report",),
+    ("derivation",),
     ("posterior",),
     ("fit",),
     ("cli", "demo", "datasets"),

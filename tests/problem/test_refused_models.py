@@ -30,14 +30,7 @@ def only_params(y):
     numpyro.sample("y", dist.Normal(numpyro.param("loc", 0.0), 1), obs=y)
 
 
-def discrete(y):
-    m = numpyro.sample("m", dist.Normal(0, 1))
-    with numpyro.plate("n", 3):
-        z = numpyro.sample("z", dist.Categorical(jnp.ones(2) / 2), infer={"enumerate": "parallel"})
-        numpyro.sample("y", dist.Normal(m + z, 1), obs=y)
-
-
-def several_discrete(y):
+def countable(y):
     k = numpyro.sample("k", dist.Poisson(3.0))
     z = numpyro.sample("z", dist.Bernoulli(0.5))
     numpyro.sample("y", dist.Normal(k + z, 1), obs=y)
@@ -106,8 +99,7 @@ def no_groups(y):
 REFUSED = [
     (with_param, r"numpyro.param sites \('loc'\).*give them a prior with numpyro.sample"),
     (only_params, r"numpyro.param sites \('loc'\)"),
-    (discrete, "'z' is a discrete latent; this version infers continuous latents only: sum"),
-    (several_discrete, "'k', 'z' are discrete latents.*Enumeration .* will handle them"),
+    (countable, r"'k' \(Poisson\) has no finite list of values to sum over; use a Categorical"),
     (delta, r"latent 'd' is a Delta.*use numpyro.deterministic\('d', value\)"),
     (twice, "twice uses one site name twice: .*`m`"),
     (nothing_latent, "no latent variables, so there is nothing to infer.*observed sites are 'y'"),

@@ -19,6 +19,7 @@ from taut.solvers import (
     BatchMatch,
     FixedDraws,
     Laplace,
+    Natural,
     Pathfinder,
     ResidualLaplace,
 )
@@ -26,6 +27,7 @@ from taut.solvers.start import Start
 
 CASES = {
     "fixed draws, dense": (FixedDraws(), Dense()),
+    "natural, dense": (Natural(), Dense()),
     "fixed draws, diagonal": (FixedDraws(), Diagonal()),
     "fixed draws, block": (FixedDraws(), Block()),
     "fixed draws, low rank": (FixedDraws(), LowRank(1)),

@@ -64,3 +64,7 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
         if names
         else "none"
     )
+
+
+class SolverError(TautError, RuntimeError):
+    """A solver broke a rule that it must keep; a fault of the library, not of the model."""

@@ -33,6 +33,10 @@ class AbstractFamily(abc.ABC):
     def describe(self) -> str:
         """A few words for the plan."""
 
+
+class AbstractGaussianFamily(AbstractFamily):
+    """A family of Gaussians over all coordinates, which fixed draws can fit."""
+
     @abc.abstractmethod
     def bind(self, latents: tuple[Latent, ...]) -> "AbstractForm":
         """Fix the family to the latents of a problem."""
@@ -74,7 +78,7 @@ class AbstractForm(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagonal(AbstractFamily):
+class Diagonal(AbstractGaussianFamily):
     """Mean field: independent Gaussians. Underestimates spread where latents are coupled."""
 
     @override
@@ -87,7 +91,7 @@ class Diagonal(AbstractFamily):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense(AbstractFamily):
+class Dense(AbstractGaussianFamily):
     """One Gaussian with full covariance over all latents."""
 
     @override
@@ -101,7 +105,7 @@ class Dense(AbstractFamily):
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank(AbstractFamily):
+class LowRank(AbstractGaussianFamily):
     """Gaussian with diagonal plus low-rank covariance.
 
     Attributes:
@@ -128,7 +132,7 @@ class LowRank(AbstractFamily):
 
 
 @dataclasses.dataclass(frozen=True)
-class Block(AbstractFamily):
+class Block(AbstractGaussianFamily):
     """Independent dense Gaussians.
 
     Attributes:
@@ -337,3 +341,33 @@ class LowRankForm(AbstractForm):
         return LowRankGaussian.from_columns(
             params[:d], np.exp(params[d : 2 * d]), params[2 * d :].reshape(d, r)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanField(AbstractFamily):
+    """Independent factors, each in the family that the model makes optimal for it.
+
+    Latents that are conditionally conjugate keep their own support (Gamma, InverseGamma, Beta,
+    Dirichlet, Wishart), discrete latents get categorical or chain factors, and all others join
+    Gaussian blocks over real coordinates, as large as leaves their updates in closed form.
+
+    Attributes:
+        blocks: names of the latents in each Gaussian block; None chooses.
+        free_form: latents whose factor is a density on a grid, the calculus of variations' own
+            answer q(z) proportional to exp E[log p]; scalar elements only.
+    """
+
+    blocks: tuple[tuple[str, ...], ...] | None = None
+    free_form: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the settings hashable."""
+        if self.blocks is not None:
+            groups = tuple((b,) if isinstance(b, str) else tuple(b) for b in self.blocks)
+            object.__setattr__(self, "blocks", groups)
+        names = (self.free_form,) if isinstance(self.free_form, str) else tuple(self.free_form)
+        object.__setattr__(self, "free_form", names)
+
+    @override
+    def describe(self) -> str:
+        return "mean field of conjugate factors and Gaussian blocks"

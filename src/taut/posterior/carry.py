@@ -9,7 +9,9 @@ import numpy as np
 
 from taut._core.errors import ModelError, UnsupportedError, listing
 from taut._core.precision import double_precision
+from taut.posterior.predictive import of_single_observations
 from taut.problem import Problem, Program
+from taut.problem.types import Enumeration
 from taut.trust.draws import Draws
 
 MEAN, WHITEN = "prior_mean", "prior_whiten"
@@ -64,31 +66,58 @@ def _replace(problem: Problem) -> Program:
     program = problem.program
     likelihood, dim = _likelihood_of(problem), program.dim
 
-    def log_joint_sites(u: Any, arrays: Any) -> dict[str, Any]:
+    def prior(u: Any, arrays: Any) -> Any:
         z = arrays[WHITEN] @ (u - arrays[MEAN])
         log_det = jnp.sum(jnp.log(jnp.diagonal(arrays[WHITEN])))
-        prior = -0.5 * (z @ z + dim * LOG_2PI) + log_det
-        return {"prior": prior, **likelihood(u, arrays)}
+        return -0.5 * (z @ z + dim * LOG_2PI) + log_det
+
+    def log_joint_sites(u: Any, arrays: Any) -> dict[str, Any]:
+        return {"prior": prior(u, arrays), **likelihood(u, arrays)}
 
     # The new prior is a Gaussian in these very coordinates: they are not to be moved any more.
     latents = tuple(dataclasses.replace(s, centring=None, parents=()) for s in program.latents)
     return dataclasses.replace(
-        program, log_joint_sites=log_joint_sites, latents=latents, compiled={}, _hoisted={}
+        program,
+        log_joint_sites=log_joint_sites,
+        latents=latents,
+        enumeration=_enumeration(problem, prior),
+        densities=None,  # the model's own would bring its own prior back
+        compiled={},
+        _hoisted={},
     )
+
+
+def _enumeration(problem: Problem, prior: Any) -> Enumeration | None:
+    """How the likelihood's discrete latents are summed out, beside the new prior."""
+    old = problem.program.enumeration
+    if old is None:
+        return None
+    kept = {s.name for s in problem.observed} | _sums_of_data(problem) | {"prior"}
+
+    def run(colouring: Any, u: Any, arrays: Any) -> Any:
+        alone, log_probs = old.run(colouring, u, arrays)
+        return {**alone, "prior": prior(u, arrays)}, log_probs
+
+    def combine(alone: dict[str, Any], log_probs: dict[str, Any]) -> dict[str, Any]:
+        return {n: v for n, v in old.combine(alone, log_probs).items() if n in kept}
+
+    return old._replace(run=run, combine=combine)
 
 
 def _likelihood_of(problem: Problem) -> Any:
     """The part of the log joint that the data make, by site."""
     program, latents = problem.program, {s.name for s in problem.latents}
-    observed = {s.name for s in problem.observed}
+    observed = {s.name for s in problem.observed} | _sums_of_data(problem)
     point = jax.ShapeDtypeStruct((problem.dim,), float)
     with double_precision():
         sites = set(jax.eval_shape(program.log_joint_sites, point, problem.arrays))
         if sites == {"log_density"}:
             return _of_density(problem, point)
     if factors := sorted(sites - observed - latents):
+        enumeration = problem.program.enumeration
+        kind = "factor sites" if enumeration is None else "sites"
         raise UnsupportedError(
-            f"update cannot tell prior from likelihood in factor sites ({listing(factors)}); "
+            f"update cannot tell prior from likelihood in {kind} ({listing(factors)}); "
             "fit the joined data"
         )
 
@@ -96,6 +125,15 @@ def _likelihood_of(problem: Problem) -> Any:
         return {n: v for n, v in program.log_joint_sites(u, arrays).items() if n in observed}
 
     return likelihood
+
+
+def _sums_of_data(problem: Problem) -> set[str]:
+    """Sums over discrete latents of single observations, which are likelihood as a whole."""
+    found, of_data = problem.program.enumeration, {s.name for s in problem.observed}
+    if found is None:
+        return set()
+    own = {s.name for s in problem.discrete if of_single_observations(s, problem.observed)}
+    return {key for key, sites in found.sums.items() if set(sites) <= of_data | own}
 
 
 def _of_density(problem: Problem, point: Any) -> Any:

@@ -1,5 +1,6 @@
 """Results in ArviZ's form."""
 
+import contextlib
 import importlib.metadata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import xarray as xr
 
 from taut._core.errors import ModelError, UnsupportedError
 from taut.posterior import predictive as prediction
+from taut.posterior.discrete import as_dataset
 from taut.problem.evaluator import Evaluator
 from taut.trust.draws import Draws
 
@@ -49,6 +51,8 @@ def to_arviz(posterior: "Posterior", pool: Draws, num_draws: int, predictive: bo
         stats["log_ratio"] = stats["lp"] - log_q
         groups |= _model_groups(posterior, points, num_draws, predictive)
     groups["sample_stats"] = dataset(stats, {})
+    if posterior.discrete.probabilities:
+        groups["constant_data"] = as_dataset(posterior.discrete, posterior.dims)
     groups["posterior"].attrs.update(_attributes(posterior))
     return _container(groups)
 
@@ -60,15 +64,13 @@ def _model_groups(
     assert problem is not None
     if not problem.observed:
         return groups
-    try:
+    # A Density may lack these functions, a sum over all data at once has no pointwise likelihood;
+    # the other groups stand.
+    with contextlib.suppress(ModelError, UnsupportedError):
         groups["log_likelihood"] = dataset(prediction.log_likelihood(problem, points), dims)
+    with contextlib.suppress(ModelError, UnsupportedError):
         if predictive:
             groups["posterior_predictive"] = dataset(posterior.predict(num_draws=num_draws), dims)
-    except (
-        ModelError,
-        UnsupportedError,
-    ):  # a Density without these functions; the other groups stand
-        pass
     observed = problem.observed_values()
     if observed:
         groups["observed_data"] = dataset(observed, dims, sample=False)

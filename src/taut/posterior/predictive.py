@@ -58,7 +58,7 @@ class Forecaster:
     """What predicting needs of a problem; its data are no part of it.
 
     Attributes:
-        latents: as the fit had them.
+        latents: as the fit had them, in the model's order; the discrete ones too.
         observed: the sites to simulate.
         predictor: as :attr:`Problem.predictor`.
     """
@@ -72,7 +72,32 @@ def forecaster_of(problem: Problem) -> Forecaster | None:
     """The problem's forecaster, or None where its front-end cannot simulate."""
     if problem.predictor is None:
         return None
-    return Forecaster(problem.latents, problem.observed, problem.predictor)
+    latents = in_order(problem.latents, problem.discrete)
+    return Forecaster(latents, problem.observed, problem.predictor)
+
+
+def in_order(latents: tuple[Latent, ...], discrete: tuple[Latent, ...]) -> tuple[Latent, ...]:
+    """All latents in the order of the model; a discrete one starts where the next one does."""
+    return tuple(sorted((*discrete, *latents), key=lambda s: (s.start, not s.discrete)))
+
+
+def kept_discrete(by: Forecaster, new_data: Any) -> list[str]:
+    """Discrete latents whose values in the fit matter for a prediction."""
+    return [
+        s.name
+        for s in by.latents
+        if s.discrete and (new_data is None or not of_single_observations(s, by.observed))
+    ]
+
+
+def of_single_observations(latent: Latent, observed: tuple[Observed, ...]) -> bool:
+    """Whether a discrete latent belongs to observations, not to groups or to the whole.
+
+    So does one in a plate that holds an observed site, and one along an axis without a plate, as
+    in a scan.
+    """
+    own = {plate for site in observed for plate in site.plates}
+    return any(d in own or d not in latent.plates for d in latent.dims)
 
 
 def predict(by: Forecaster, draws: Mapping[str, np.ndarray], new_data: Any, seed: int) -> Values:
@@ -80,11 +105,11 @@ def predict(by: Forecaster, draws: Mapping[str, np.ndarray], new_data: Any, seed
 
     Args:
         by: simulates.
-        draws: latents, each (n, *shape).
+        draws: latents, each (n, *shape); discrete ones only where they are to be kept.
         new_data: data in the form that the fit took, or None for those of the fit.
         seed: of the simulation.
     """
-    latents = {s.name: draws[s.name] for s in by.latents}
+    latents = {s.name: draws[s.name] for s in by.latents if s.name in draws}
     with double_precision():
         predictor = by.predictor(new_data)
         if new_data is not None:
@@ -123,6 +148,8 @@ def _carried_over(by: Forecaster, latents: Values, new_data: Any, seed: int) -> 
     own = {plate for site in by.observed for plate in site.plates}
     kept: Values = {}
     for i, latent in enumerate(by.latents):
+        if latent.name not in latents:
+            continue
         value, shape = latents[latent.name], shapes.get(latent.name)
         if shape is None or shape == value.shape[1:]:
             kept[latent.name] = value

@@ -16,12 +16,15 @@ from taut.families import AbstractDistribution, AbstractFamily
 from taut.ladder import Outcome, escalate, mcmc, run
 from taut.plan import Plan, make_plan
 from taut.posterior import carry, predictive, storage
+from taut.posterior import discrete as summed
+from taut.posterior.discrete import Discrete
+from taut.posterior.judged import trust_of
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
 from taut.solvers import AbstractSolver
 from taut.trust.draws import Draws, make_draws
 from taut.trust.evidence import Evidence
-from taut.trust.summary import History, Restarts, Trust, wrapped
+from taut.trust.summary import History, Trust, wrapped
 
 if TYPE_CHECKING:
     import pandas
@@ -61,6 +64,7 @@ class Posterior:
     _coordinates: storage.Coordinates
     _forecaster: predictive.Forecaster | None = None
     _outcome: Outcome | None = None
+    _discrete: Discrete | None = None
 
     # --- draws and moments --------------------------------------------------------------------
 
@@ -97,6 +101,23 @@ class Posterior:
     def sd(self) -> dict[str, np.ndarray]:
         """Posterior standard deviations by site, from all corrected draws."""
         return self._corrected.moments()[1]
+
+    @property
+    def responsibilities(self) -> dict[str, np.ndarray]:
+        """Probabilities of discrete latents: site -> (*shape, num_values), over 256 draws."""
+        return dict(self.discrete.probabilities)
+
+    @property
+    def assignments(self) -> dict[str, np.ndarray]:
+        """The most probable value of each element of the discrete latents: site -> (*shape)."""
+        return self.discrete.assignments
+
+    @functools.cached_property
+    def discrete(self) -> Discrete:
+        """Posterior of the discrete latents, as a whole."""
+        if self._discrete is not None or self.problem is None or not self.problem.discrete:
+            return self._discrete or Discrete()
+        return summed.posterior_of(self.problem, self._corrected, self.seed)
 
     @property
     def elbo(self) -> float:
@@ -144,7 +165,8 @@ class Posterior:
                 None predicts at the data of the fit. Group i stays group i: where the number of
                 groups grows, the new ones come after those of the fit and are drawn from their
                 prior given the other latents. Latents of single observations, and all others
-                whose shape changes, are drawn from their prior.
+                whose shape changes, are drawn from their prior. Discrete latents are drawn too:
+                for None from their posterior given the data, otherwise by the same rules.
             num_draws: number of draws, at least 1.
             seed: None takes the fit's.
 
@@ -162,6 +184,11 @@ class Posterior:
             )
         seed = self.seed if seed is None else seed
         draws = self.draws(num_draws, seed=seed)
+        kept = predictive.kept_discrete(self._forecaster, new_data)
+        if kept:
+            problem = self._need_model("predicting with discrete latents of the fit")
+            points = self._corrected.points[self._corrected.indices(num_draws, seed)]
+            draws |= summed.draw(problem, points, seed, kept)
         return predictive.predict(self._forecaster, draws, new_data, seed)
 
     def log_likelihood(
@@ -345,12 +372,12 @@ def from_outcome(outcome: Outcome, seed: int, watch: Watch) -> Posterior:
     problem, status = outcome.problem, outcome.status
     if watch.over and outcome.verdict.word == "bad":
         status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
-    dims = {s.name: s.dims for s in (*problem.latents, *problem.observed)}
+    dims = {s.name: s.dims for s in (*problem.latents, *problem.discrete, *problem.observed)}
     return Posterior(
         name=problem.name,
         q=outcome.examined.q,
         plan=outcome.plan,
-        trust=_trust(outcome),
+        trust=trust_of(outcome),
         evidence=outcome.evidence,
         history=History(
             elbo=outcome.solution.history,
@@ -368,28 +395,4 @@ def from_outcome(outcome: Outcome, seed: int, watch: Watch) -> Posterior:
         _coordinates=storage.coordinates_of(problem),
         _forecaster=predictive.forecaster_of(problem),
         _outcome=outcome,
-    )
-
-
-def _trust(outcome: Outcome) -> Trust:
-    examined = outcome.examined
-    drift, moved = examined.drift, examined.moved
-    return Trust(
-        verdict=outcome.verdict.word,
-        reasons=outcome.verdict.reasons,
-        advice=outcome.verdict.advice,
-        notes=(*outcome.problem.program.notes, *outcome.notes),
-        khat=examined.weighted.khat,
-        weight_ess=examined.weighted.ess,
-        drift=dict(zip(drift.labels, drift.size.tolist(), strict=True)) if drift else {},
-        drift_error=dict(zip(drift.labels, drift.error.tolist(), strict=True)) if drift else {},
-        correction=outcome.pool.method,
-        ess=outcome.pool.ess,
-        rhat=moved.agreement.rhat if moved else float("nan"),
-        acceptance=moved.acceptance if moved else float("nan"),
-        restarts=Restarts(
-            tuple(p.log_joint for p in outcome.start.paths),
-            tuple((m.elbo, m.weight) for m in examined.other_modes),
-        ),
-        mean_error=outcome.solution.mean_error,
     )

@@ -18,7 +18,8 @@ import numpy as np
 from taut._core.errors import ArgumentError, FileError, listing
 from taut.families import AbstractDistribution
 from taut.posterior import carry
-from taut.posterior.predictive import Forecaster, forecaster_of
+from taut.posterior.discrete import Discrete
+from taut.posterior.predictive import Forecaster, forecaster_of, in_order
 from taut.problem import Density, Latent, Observed, Problem, describe, predictor_without_data
 from taut.trust.draws import Draws
 from taut.trust.evidence import Evidence
@@ -36,7 +37,7 @@ class Coordinates:
     """What a model has to agree with for a posterior to be its own; no data are in it.
 
     Attributes:
-        latents: of the fit.
+        latents: of the fit, the discrete ones too, in the model's order.
         observed: its observed sites.
         centring: by latent, where coordinates were moved.
         prior: arrays of a prior that replaces the model's own.
@@ -53,7 +54,7 @@ class Coordinates:
 def coordinates_of(problem: Problem) -> Coordinates:
     """The coordinates of a problem."""
     return Coordinates(
-        latents=problem.latents,
+        latents=in_order(problem.latents, problem.discrete),
         observed=problem.observed,
         centring=problem.arrays["centring"],
         prior=carry.prior_of(problem),
@@ -88,6 +89,7 @@ def save(
         "corrected": _pack_draws(corrected, "corrected", arrays),
         "raw": _pack_draws(raw, "raw", arrays),
         "coordinates": _pack_coordinates(coordinates, arrays),
+        "discrete": _pack_discrete(posterior.discrete, arrays),
     }
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -163,6 +165,12 @@ def _pack_coordinates(found: Coordinates, arrays: dict[str, np.ndarray]) -> dict
     }
 
 
+def _pack_discrete(found: Discrete, arrays: dict[str, np.ndarray]) -> list[str]:
+    arrays.update({f"discrete/probabilities/{n}": p for n, p in found.probabilities.items()})
+    arrays.update({f"discrete/values/{n}": v for n, v in found.values.items()})
+    return list(found.probabilities)
+
+
 # --- reading ----------------------------------------------------------------------------------
 
 
@@ -204,7 +212,7 @@ def load(
             posterior, _forecaster=_without_data(model, observe, coordinates)
         )
     problem = describe(model, data, observe)
-    _check_latents(problem.latents, coordinates.latents)
+    _check_latents(in_order(problem.latents, problem.discrete), coordinates.latents)
     problem = problem.with_centring(coordinates.centring)
     if coordinates.prior:
         problem = carry.with_prior(problem, **coordinates.prior)
@@ -276,6 +284,13 @@ def _unpack_coordinates(record: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     )
 
 
+def _unpack_discrete(names: list[str], arrays: Mapping[str, np.ndarray]) -> Discrete | None:
+    if not names:
+        return None
+    kinds = ("probabilities", "values")
+    return Discrete(*({n: arrays[f"discrete/{kind}/{n}"] for n in names} for kind in kinds))
+
+
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has lists only; the fields of frozen records are tuples."""
     return {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
@@ -306,6 +321,7 @@ def _assemble(
         _corrected=_unpack_draws(header["corrected"], "corrected", arrays),
         _raw=_unpack_draws(header["raw"], "raw", arrays),
         _coordinates=coordinates,
+        _discrete=_unpack_discrete(header.get("discrete", []), arrays),
     )
     return posterior, coordinates
 

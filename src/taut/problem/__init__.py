@@ -6,7 +6,7 @@ from typing import Any
 
 from numpyro.distributions import Distribution
 
-from taut._core.errors import ArgumentError, ModelError
+from taut._core.errors import ArgumentError, ModelError, listing
 from taut.problem.density import Density, from_density
 from taut.problem.density import predictor as density_predictor
 from taut.problem.numpyro_model import from_numpyro
@@ -41,7 +41,14 @@ def describe(
             )
         return model
     _check_kind(model)
-    return from_numpyro(model, data, observe)
+    problem = from_numpyro(model, data, observe)
+    if not problem.latents:
+        names = listing(s.name for s in problem.discrete)
+        raise ModelError(
+            f"all latents of the model are discrete ({names}); this version fits continuous latents and sums "
+            "discrete ones out beside them: give a probability of the model a prior with numpyro.sample"
+        )
+    return problem
 
 
 def _check_kind(model: Any) -> None:

@@ -32,6 +32,7 @@ class SiteFacts:
     unconstrained_shape: tuple[int, ...] = ()
     movable: bool = False
     discrete: bool = False
+    num_values: int = 0
     batch_shape: tuple[int, ...] = ()
     event_dim: int = 0
     log_prob_shape: tuple[int, ...] = ()
@@ -108,7 +109,8 @@ def _latent_facts(name: str, site: Mapping[str, Any]) -> SiteFacts:
             f"use numpyro.deterministic('{name}', value) for a value that is computed"
         )
     if fn.support is not None and fn.support.is_discrete:
-        return SiteFacts(kind="latent", discrete=True, **facts)
+        count = _num_values(fn)
+        return SiteFacts(kind="latent", discrete=True, num_values=count, **facts)
     try:
         inner = tuple(biject_to(fn.support).inverse_shape(shape))
     except NotImplementedError:
@@ -120,6 +122,14 @@ def _latent_facts(name: str, site: Mapping[str, Any]) -> SiteFacts:
         movable=coordinates.affine_of(fn) is not None and inner == shape,
         **facts,
     )
+
+
+def _num_values(fn: Any) -> int:
+    """Number of values of a discrete latent; 0 where they cannot be enumerated."""
+    base = coordinates.unwrap(fn)
+    if fn.event_dim or not base.has_enumerate_support:
+        return 0
+    return int(base.enumerate_support(expand=False).shape[0])
 
 
 def _broadcasts(*shapes: tuple[int, ...]) -> bool:
@@ -192,15 +202,13 @@ def _check_observe(facts: list[SiteFacts], observed: Mapping[str, Any]) -> None:
 
 
 def _check_latents(latents: list[SiteFacts]) -> None:
-    discrete = [f.name for f in latents if f.discrete]
-    if discrete:
-        raise ModelError(
-            f"{listing(discrete)} {'is a discrete latent' if len(discrete) == 1 else 'are discrete latents'}; "
-            "this version infers continuous latents only: sum the discrete ones out by hand "
-            "(numpyro.distributions.MixtureSameFamily for mixtures, logsumexp in a numpyro.factor otherwise). "
-            "Enumeration inside the expectation will handle them"
-        )
     for fact in latents:
+        if fact.discrete and not fact.num_values:
+            raise ModelError(
+                f"discrete latent '{fact.name}' ({fact.distribution}) has no finite list of values to sum over; "
+                "use a Categorical, Bernoulli, Binomial or DiscreteUniform, truncated where its probability is "
+                "negligible, or sum it out by hand (logsumexp in a numpyro.factor)"
+            )
         if fact.supportless:
             raise ModelError(
                 f"latent '{fact.name}' has support {fact.supportless}, which no bijection to the real line "

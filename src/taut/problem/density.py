@@ -223,6 +223,16 @@ def _program(density: Density, arrays: Mapping[Any, Any], static: Mapping[Any, A
         total = _call(density.log_density, values, data=data_of(arrays))
         return {"log_density": jnp.asarray(total, u.dtype) + log_det}
 
+    def densities(
+        given: Mapping[str, Any], arrays: Any, own: frozenset[str], log_density: Any
+    ) -> dict[str, Any]:
+        values, log_det = dict(given), 0.0
+        for name in given:
+            if name not in own:
+                values[name] = transforms[name](given[name])
+                log_det += jnp.sum(transforms[name].log_abs_det_jacobian(given[name], values[name]))
+        return {"log_density": _call(density.log_density, values, data=data_of(arrays)) + log_det}
+
     def unconstrain(values: Mapping[str, Any], arrays: Any) -> Any:
         return jnp.concatenate(
             [jnp.ravel(transforms[s.name].inv(jnp.asarray(values[s.name], float))) for s in latents]
@@ -241,6 +251,7 @@ def _program(density: Density, arrays: Mapping[Any, Any], static: Mapping[Any, A
         unconstrain=unconstrain,
         log_likelihood=log_likelihood,
         observed_values=lambda arrays: {},
+        densities=densities,
         latents=latents,
         observed=_observed(density, latents, arrays, static),
         deterministic={},

@@ -16,6 +16,7 @@ from taut.problem import checks, coordinates
 from taut.problem.data import Path, join, name_of
 from taut.problem.indices import IndexCheck, make_check
 from taut.problem.replay import Functions, Model, Whole, run
+from taut.problem.summed import sum_out, without_discrete
 from taut.problem.types import Arrays, Latent, Observed, Program
 
 VALUES_NEEDED = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, NotImplementedError)
@@ -71,8 +72,8 @@ def read_model(inputs: Inputs) -> Reading:
     concrete, seen = _look(inputs)
     facts = seen.facts
     checks.check_sites(facts, inputs.observed)
-    latents = _place(facts)
-    functions = Functions(inputs.model, inputs.fixed(concrete), latents)
+    latents, discrete = _place(facts)
+    functions = Functions(inputs.model, inputs.fixed(concrete), latents, discrete)
     example: Arrays = shapes_of(
         {
             "data": join(inputs.dynamic(concrete)),
@@ -82,12 +83,19 @@ def read_model(inputs: Inputs) -> Reading:
     )
     if seen.draws_keys:
         _check_randomness(functions, example)
-    functions.latents = _with_parents(functions, latents, example)
+    summed = None
+    if discrete:
+        summed = sum_out(functions, example)
+        kept = {s.name for s in functions.latents if s.centring is not None}
+        example["centring"] = {n: v for n, v in example["centring"].items() if n in kept}
+    functions.latents = _with_parents(functions, functions.latents, example)
     notes = [
         f"data {name_of(p)} is static: the model needs its values to set shapes"
         for p in sorted(concrete)
     ]
     program = _program(functions, facts, (*notes, *checks.structure_notes(facts)))
+    if summed is not None:
+        program = without_discrete(program, summed)
     return Reading(program, concrete, _index_check(program, inputs.dynamic(concrete), example))
 
 
@@ -100,6 +108,7 @@ def _program(
         unconstrain=functions.unconstrain,
         log_likelihood=functions.log_likelihood,
         observed_values=functions.observed_values,
+        densities=functions.densities,
         latents=functions.latents,
         observed=tuple(
             Observed(f.name, f.shape, f.distribution, f.plates, f.dims)
@@ -180,9 +189,11 @@ def _subsampling_at_fault(inputs: Inputs, concrete: frozenset[Path]) -> str:
     )
 
 
-def _place(facts: list[checks.SiteFacts]) -> tuple[Latent, ...]:
-    """Give each latent its slice of the flat vector."""
-    latents, start = [], 0
+def _place(
+    facts: list[checks.SiteFacts],
+) -> tuple[tuple[Latent, ...], tuple[Latent, ...]]:
+    """Give each continuous latent its slice of the flat vector; the discrete ones apart."""
+    latents, discrete, start = [], [], 0
     for fact in facts:
         if fact.kind != "latent":
             continue
@@ -196,10 +207,16 @@ def _place(facts: list[checks.SiteFacts]) -> tuple[Latent, ...]:
             unconstrained_shape=fact.unconstrained_shape,
             start=start,
             centring=fact.unconstrained_shape if fact.movable else None,
+            discrete=fact.discrete,
+            num_values=fact.num_values,
         )
-        latents.append(latent)
-        start = latent.stop
-    return tuple(latents)
+        if fact.discrete:
+            latent = dataclasses.replace(latent, unconstrained_shape=(0,), support="finite")
+            discrete.append(latent)
+        else:
+            latents.append(latent)
+            start = latent.stop
+    return tuple(latents), tuple(discrete)
 
 
 def _check_randomness(functions: Functions, example: Arrays) -> None:

@@ -1,6 +1,7 @@
 """Running a NumPyro model at given coordinates, as pure functions."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 from numpyro.primitives import Messenger
 
+from taut._core.errors import ModelError
 from taut.problem import coordinates
 from taut.problem.data import Path, join, split
+from taut.problem.dependence import at_step
 from taut.problem.types import Arrays, Latent
 
 Model = Callable[..., Any]
@@ -79,26 +82,45 @@ def is_factor(site: Mapping[str, Any]) -> bool:
 
 
 def _substitute(
-    values: Mapping[str, Any], centring: Mapping[str, Any], site: dict[str, Any]
+    values: Mapping[str, Any],
+    centring: Mapping[str, Any],
+    states: Mapping[str, Any],
+    site: dict[str, Any],
 ) -> Any:
     """Give a latent site its value from coordinates and add the log Jacobian as a factor."""
     name = site["name"]
+    if site["type"] == "sample" and not site["is_observed"] and name in states:
+        return _discrete_value(states[name], site)
     if site["type"] != "sample" or site["is_observed"] or name not in values:
         return None
     u, lam = values[name], centring.get(name)
     index = site["infer"].get("_scan_current_index", None)
     if index is not None and jnp.ndim(u) > len(_domain_shape(site["fn"])):
-        u, lam = u[index], None if lam is None else lam[index]
+        u, lam = u[index], lam if lam is None or jnp.ndim(lam) == 0 else lam[index]
     value, log_det = coordinates.constrain(site["fn"], u, lam)
     numpyro.factor(LOG_DET.format(name), log_det)
     return value
+
+
+def _discrete_value(states: Any, site: dict[str, Any]) -> Any:
+    """The value with the given index in the support; inside a scan, that of the current step."""
+    fn, index = site["fn"], site["infer"].get("_scan_current_index", None)
+    support = fn.enumerate_support(expand=False).reshape(-1)
+    if index is not None:
+        states = at_step(states, index)
+    if states.size != math.prod(fn.shape()):
+        raise ModelError(
+            f"the discrete latent '{site['name']}' lies in a scan inside of a scan, which cannot be summed out; "
+            "put one of them into a plate"
+        )
+    return support[states.reshape(fn.shape())]
 
 
 def _domain_shape(fn: Any) -> tuple[int, ...]:
     return tuple(biject_to(fn.support).inverse_shape(fn.shape()))
 
 
-def _log_prob(site: Mapping[str, Any]) -> Any:
+def log_prob(site: Mapping[str, Any]) -> Any:
     """Pointwise log density of a traced site."""
     if site["intermediates"]:
         return site["fn"].log_prob(site["value"], site["intermediates"])
@@ -106,22 +128,49 @@ def _log_prob(site: Mapping[str, Any]) -> Any:
 
 
 class Functions:
-    """The pure functions of one model structure."""
+    """The pure functions of one model structure.
+
+    Attributes:
+        model: the model function.
+        fixed: those of its arguments that are part of the structure.
+        latents: the continuous latents.
+        discrete: the discrete latents.
+    """
 
     def __init__(
-        self, model: Model, fixed: Mapping[Path, Any], latents: tuple[Latent, ...]
+        self,
+        model: Model,
+        fixed: Mapping[Path, Any],
+        latents: tuple[Latent, ...],
+        discrete: tuple[Latent, ...] = (),
     ) -> None:
-        self.model, self.fixed, self.latents = model, fixed, latents
+        self.model, self.fixed, self.latents, self.discrete = model, fixed, latents, discrete
 
-    def trace(self, u: Any, arrays: Arrays) -> Trace:
+    def trace(self, u: Any, arrays: Arrays, states: Mapping[str, Any] | None = None) -> Trace:
         """Trace the model at one unconstrained point."""
         values = {s.name: u[s.slice].reshape(s.unconstrained_shape) for s in self.latents}
-        return self.trace_sites(values, arrays)
+        return self.trace_sites(values, arrays, states=states)
 
-    def trace_sites(self, values: Mapping[str, Any], arrays: Arrays, key: Any = None) -> Trace:
-        """Trace the model at coordinates given by latent."""
+    def trace_sites(
+        self,
+        values: Mapping[str, Any],
+        arrays: Arrays,
+        key: Any = None,
+        states: Mapping[str, Any] | None = None,
+    ) -> Trace:
+        """Trace the model at coordinates given by latent.
+
+        Args:
+            values: coordinates of the continuous latents.
+            arrays: data, observed values, centring.
+            key: random key for what the model draws outside of its sites.
+            states: index of the value of each element of the discrete latents; None takes the
+                first value of all.
+        """
         key = jax.random.key(0) if key is None else key
-        substitute = functools.partial(_substitute, values, arrays["centring"])
+        if states is None:
+            states = {s.name: jnp.zeros(s.shape, int) for s in self.discrete}
+        substitute = functools.partial(_substitute, values, arrays["centring"], states)
         return run(self.model, self._kwargs(arrays), arrays["observe"], substitute, key)
 
     def sum_sites(self, trace: Trace, dtype: Any) -> dict[str, Any]:
@@ -131,7 +180,7 @@ class Functions:
         for name, site in trace.items():
             if site["type"] != "sample":
                 continue
-            value = jnp.sum(_log_prob(site))
+            value = jnp.sum(log_prob(site))
             if name not in jacobians and site["scale"] is not None:
                 value = value * site["scale"]
             owner = jacobians.get(name, name)
@@ -141,6 +190,38 @@ class Functions:
     def log_joint_sites(self, u: Any, arrays: Arrays) -> dict[str, Any]:
         """Site by site log joint at one point."""
         return self.sum_sites(self.trace(u, arrays), u.dtype)
+
+    def densities(
+        self,
+        values: Mapping[str, Any],
+        arrays: Arrays,
+        own: frozenset[str],
+        log_density: Callable[[Any, Any, bool], Any],
+    ) -> dict[str, Any]:
+        """Site by site log joint, with some latents in their own support.
+
+        Args:
+            values: latent -> its value, for those in ``own``, or else its real coordinates.
+            arrays: the data, and the centring of latents that are not left in centred coordinates.
+            own: latents given in their own support, discrete ones among them; they get no Jacobian.
+            log_density: (distribution, value, whether it is data) -> pointwise log density, or
+                None to take the distribution's own.
+        """
+        substitute = functools.partial(_give_or_map, own, values, arrays["centring"])
+        key = jax.random.key(0)
+        trace = run(self.model, self._kwargs(arrays), arrays["observe"], substitute, key)
+        names = {LOG_DET.format(n): n for n in values if n not in own}
+        totals: dict[str, Any] = {}
+        for name, site in trace.items():
+            if site["type"] != "sample":
+                continue
+            pointwise = log_density(site["fn"], site["value"], bool(site["is_observed"]))
+            total = jnp.sum(log_prob(site) if pointwise is None else pointwise)
+            if name not in names and site["scale"] is not None:
+                total = total * site["scale"]
+            owner = names.get(name, name)
+            totals[owner] = totals.get(owner, 0.0) + total
+        return totals
 
     def constrain(self, u: Any, arrays: Arrays) -> dict[str, Any]:
         """Latents and deterministic sites at one point."""
@@ -169,23 +250,38 @@ class Functions:
 
     def log_likelihood(self, u: Any, arrays: Arrays) -> dict[str, Any]:
         """Pointwise log likelihood of the observed sites at one point."""
-        return {name: _log_prob(site) for name, site in self._observed(u, arrays).items()}
+        observed = self.observed_in(self.trace(u, arrays))
+        return {name: log_prob(site) for name, site in observed.items()}
 
     def observed_values(self, arrays: Arrays) -> dict[str, Any]:
         """Values of the observed sites."""
         point = jnp.zeros(sum(s.size for s in self.latents))
-        return {name: site["value"] for name, site in self._observed(point, arrays).items()}
+        observed = self.observed_in(self.trace(point, arrays))
+        return {name: site["value"] for name, site in observed.items()}
 
     def _kwargs(self, arrays: Arrays) -> dict[str, Any]:
         dynamic, _ = split(arrays["data"])
         return join(dynamic, self.fixed)
 
-    def _observed(self, u: Any, arrays: Arrays) -> Trace:
+    def observed_in(self, trace: Trace) -> Trace:
+        """The observed sites of a trace."""
         return {
             name: site
-            for name, site in self.trace(u, arrays).items()
+            for name, site in trace.items()
             if site["type"] == "sample" and site["is_observed"] and not is_factor(site)
         }
+
+
+def _give_or_map(
+    own: frozenset[str],
+    values: Mapping[str, Any],
+    centring: Mapping[str, Any],
+    site: dict[str, Any],
+) -> Any:
+    """Give a latent its value, as it is or from its real coordinates."""
+    if site["name"] in own:
+        return _give(values, site)
+    return _substitute(values, centring, {}, site)
 
 
 def _give(values: Mapping[str, Any], site: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """Solvers: methods that fit a variational distribution."""
 
 from taut.solvers.base import AbstractSolver, Solution
+from taut.solvers.compiled import Natural
 from taut.solvers.fixed_draws import FixedDraws
 from taut.solvers.laplace import Laplace, ResidualLaplace
 from taut.solvers.matching import BatchMatch, Pathfinder
@@ -10,6 +11,7 @@ __all__ = [
     "BatchMatch",
     "FixedDraws",
     "Laplace",
+    "Natural",
     "Pathfinder",
     "ResidualLaplace",
     "Solution",

@@ -2,12 +2,22 @@
 
 import abc
 import dataclasses
+from typing import TYPE_CHECKING
 
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.families import AbstractFamily, AbstractGaussian, DenseGaussian, DiagonalGaussian
+from taut.families import (
+    AbstractFamily,
+    AbstractGaussian,
+    DenseGaussian,
+    DiagonalGaussian,
+    Product,
+)
 from taut.problem.evaluator import Evaluator
 from taut.solvers.start import Start
+
+if TYPE_CHECKING:
+    from taut.solvers.ascent import Ascent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +32,16 @@ class Solution:
         mean_error: Monte Carlo error of q's means in sds of q, largest over coordinates; NaN
             where the solver uses no draws.
         notes: what the user should know, in sentences.
+        factors: the factors of a mean field, the discrete ones too.
     """
 
-    q: AbstractGaussian
+    q: AbstractGaussian | Product
     elbo: float
     status: Status
     history: tuple[float, ...]
     mean_error: float = float("nan")
     notes: tuple[str, ...] = ()
+    factors: "Ascent | None" = None
 
 
 def gaussian_of(start: Start) -> AbstractGaussian:

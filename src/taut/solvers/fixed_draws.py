@@ -10,7 +10,7 @@ from taut._core.progress import Watch
 from taut.families import AbstractFamily, Dense, DenseGaussian
 from taut.problem.evaluator import Evaluator
 from taut.solvers.base import AbstractSolver, Solution
-from taut.solvers.natural import Fitted, climb
+from taut.solvers.natural import Fitted, OnDraws, climb
 from taut.solvers.newton_cg import maximise_on_fixed_draws
 from taut.solvers.start import Start
 
@@ -70,9 +70,8 @@ class FixedDraws(AbstractSolver):
         root = start.root if start.root.ndim == 2 else np.diag(start.root)
         # With many latents the fixed draws determine the optimum less sharply than that: do not chase their noise.
         tolerance = self.tolerance * max(1.0, dim / NOISE_FREE_DIM)
-        fitted = climb(
-            evaluator, start.mean, root, num_draws, seed, watch, tolerance, self.max_steps
-        )
+        objective = OnDraws(evaluator, num_draws, seed)
+        fitted = climb(objective, start.mean, root, watch, tolerance, self.max_steps)
         history, shift = list(fitted.history), np.inf
         for refresh in range(1, MAX_REFRESHES + 1):
             if watch.over or not fitted.status.ok:
@@ -81,16 +80,8 @@ class FixedDraws(AbstractSolver):
                 max(num_draws, power_of_two(4 * dim)) if refresh == 1 else 2 * num_draws, MAX_DRAWS
             )
             before = fitted
-            fitted = climb(
-                evaluator,
-                before.mean,
-                before.root,
-                num_draws,
-                seed + refresh,
-                watch,
-                tolerance,
-                self.max_steps,
-            )
+            objective = OnDraws(evaluator, num_draws, seed + refresh)
+            fitted = climb(objective, before.mean, before.root, watch, tolerance, self.max_steps)
             history += fitted.history[1:]
             shift = _shift(before, fitted)
             if max(shift, fitted.mean_error) < ERROR_TARGET or num_draws == MAX_DRAWS:

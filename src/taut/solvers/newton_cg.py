@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taut._core.errors import ArgumentError
 from taut._core.precision import double_precision
 from taut._core.progress import Watch
 from taut._core.status import Status
 from taut.expectation import matched_normals
-from taut.families import AbstractFamily, AbstractForm
+from taut.families import AbstractFamily, AbstractForm, AbstractGaussianFamily
 from taut.families.gaussian import LOG_2PI
 from taut.problem.evaluator import Evaluator
 from taut.solvers.base import Solution, gaussian_of
@@ -105,6 +106,10 @@ def maximise_on_fixed_draws(
         Giordano, Ingram and Broderick (2024), "Black box variational inference with a
         deterministic objective", JMLR 25, with scrambled Sobol draws instead of independent ones.
     """
+    if not isinstance(family, AbstractGaussianFamily):
+        raise ArgumentError(
+            f"fixed draws fit Gaussian families, got {family.describe()}; use solver=None or solvers.Natural()"
+        )
     form = family.bind(evaluator.problem.latents)
     params = form.initial(gaussian_of(start))
     num_draws = max(settings.num_draws or MIN_DRAWS, 2 * form.width + 2)

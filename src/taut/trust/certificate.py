@@ -7,16 +7,26 @@ import numpy as np
 
 from taut._core.progress import Watch
 from taut.expectation import fixed_normals
-from taut.families.gaussian import AbstractGaussian
+from taut.families import AbstractGaussian, Product, nearest_gaussian
 from taut.problem import Problem, scalar_labels
 from taut.problem.evaluator import Evaluator
-from taut.trust.chains import Agreement, Chains, Record, agreement, normal_scores, prepare
+from taut.trust.chains import (
+    LEAPFROGS,
+    TRANSITIONS,
+    Agreement,
+    Chains,
+    Record,
+    agreement,
+    normal_scores,
+    prepare,
+)
 from taut.trust.draws import Draws
 from taut.trust.psis import Smoothed, pareto_smooth
 
 NUM_CHAINS = 256
 NUM_DRAWS, FEWEST_DRAWS = 4096, 512
 LONG_MEMORY = 3.0  # autocorrelation time beyond which trajectories are made longer
+FIRST_MOVE = NUM_CHAINS * 2 * TRANSITIONS * LEAPFROGS  # gradients of tuning and one record
 DENSE_LIMIT = 1000  # beyond, chains are preconditioned by marginal scales only
 
 
@@ -111,7 +121,7 @@ class Moved:
 
 def weigh(
     evaluator: Evaluator,
-    q: AbstractGaussian,
+    q: AbstractGaussian | Product,
     seed: int,
     num_draws: int = NUM_DRAWS,
     watch: Watch | None = None,
@@ -151,11 +161,14 @@ def prepare_chains(evaluator: Evaluator, num_chains: int = NUM_CHAINS) -> None:
 
 
 def start_chains(
-    evaluator: Evaluator, q: AbstractGaussian, seed: int, num_chains: int = NUM_CHAINS
+    evaluator: Evaluator, q: AbstractGaussian | Product, seed: int, num_chains: int = NUM_CHAINS
 ) -> Chains:
     """Chains started from q and preconditioned by it."""
     z = fixed_normals(num_chains, q.dim, seed + 101)
-    return Chains(evaluator, q.mean, whitening(q), z, seed)
+    gaussian = nearest_gaussian(q)
+    if isinstance(q, Product):
+        z = gaussian.whiten(q.place(z) - gaussian.mean)
+    return Chains(evaluator, gaussian.mean, whitening(gaussian), z, seed)
 
 
 def first_move(chains: Chains) -> tuple[Moved, Record]:

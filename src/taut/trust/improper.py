@@ -22,6 +22,10 @@ NARROWEST = 1e-13  # sd relative to the value, about the rounding of double prec
 WIDE = 3.0  # in prior sds; narrower directions have fallen already
 MOST_RAYS = 32
 NEAR, FAR = 10.0, 1000.0  # sds
+LEAST_NEAR = (
+    0.25  # nats within 10 sds, where nothing farther can be represented: a tail exp(a u) is
+)
+# fitted by an sd of about a^-1/2, and so falls by 10 a^1/2
 LEAST_FALL = 4.6  # nats from NEAR to FAR: a density falls faster than 1 / distance, log(100) = 4.6
 REACH = 8.0  # nats below the middle at FAR: any density has fallen by log(1000) = 6.9 there
 ROUNDING_SD, ROUNDING = 1e6, 0.1
@@ -102,7 +106,7 @@ def _refuse_flat(evaluator: Evaluator, q: AbstractGaussian) -> None:
     flat = np.where(
         np.isfinite(far),
         (far > middle - REACH) & (far > near - LEAST_FALL),
-        near > middle - 1.0,  # beyond what exp can represent; a density falls more within 10 sds
+        near > middle - LEAST_NEAR,  # beyond what exp can represent
     )
     for i, ray in enumerate(rays):
         rounding = lengths[i] > ROUNDING_SD and _is_rounding(evaluator, q.mean, lengths[i] * ray)
@@ -115,8 +119,12 @@ def _refuse_flat(evaluator: Evaluator, q: AbstractGaussian) -> None:
 
 def _is_rounding(evaluator: Evaluator, mean: np.ndarray, step: np.ndarray) -> bool:
     """True if moving by billionths changes the log joint: the fall is rounding, not density."""
-    values = evaluator.value(mean + NEAR * (1.0 + 1e-9 * np.arange(8.0))[:, None] * step)
-    return bool(np.isfinite(values).all() and np.ptp(values) > ROUNDING)
+    points = mean + NEAR * (1.0 + 1e-9 * np.arange(8.0))[:, None] * step
+    values, grads = evaluator.value_and_grad(points)
+    if not np.isfinite(values).all():
+        return False
+    steep = np.abs((points[-1] - points[0]) @ grads[0])  # what the density itself changes by
+    return bool(np.ptp(values) > ROUNDING + 10.0 * steep)
 
 
 def _principal(q: AbstractGaussian) -> tuple[np.ndarray, np.ndarray]:

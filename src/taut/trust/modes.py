@@ -7,7 +7,7 @@ import numpy as np
 from taut._core.progress import Watch
 from taut.families import AbstractGaussian, DenseGaussian
 from taut.problem.evaluator import Evaluator
-from taut.solvers.natural import climb
+from taut.solvers.natural import OnDraws, climb
 from taut.solvers.start import Start, curvature_root
 
 FAR = 3.0  # sds of q
@@ -79,7 +79,8 @@ def _fit_mode(
 ) -> Mode | None:
     """A Gaussian fitted at the end of a path; None if it comes back to the main mode."""
     num_draws = max(64, 2 * q.dim + 2)
-    fitted = climb(evaluator, end, curvature_root(evaluator, end), num_draws, seed, watch)
+    objective = OnDraws(evaluator, num_draws, seed)
+    fitted = climb(objective, end, curvature_root(evaluator, end), watch)
     candidate = DenseGaussian.from_root(fitted.mean, fitted.root)
     if not np.isfinite(fitted.elbo) or _near(q, candidate.mean):
         return None
