@@ -153,7 +153,7 @@ def test_mixture_updates(derived):
     np.testing.assert_allclose(alpha.value, 1.5 + counts, rtol=1e-6)
     np.testing.assert_allclose(np.exp(log_r.value), ascent.q["z"].probs, rtol=1e-9)
     np.testing.assert_allclose(np.exp(log_r.optimum), ascent.q["z"].probs, atol=1e-4)
-    assert d.factorisation.text.startswith("q(pi, mu, z) = q(pi) q(mu) prod_")
+    assert d.factorisation.text == "q(pi, mu, z) = q(pi) prod_j q(mu_j) prod_k q(z_k)"
 
 
 def test_joint_factor_of_a_gaussian_model_reaches_the_evidence():

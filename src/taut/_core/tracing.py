@@ -92,3 +92,14 @@ def dependencies(
         if not isinstance(out, jex.Literal):
             result[path[0].key] |= reach.get(out, frozenset())
     return result
+
+
+def scan_parts(params: Any) -> tuple[Any, int, int]:
+    """A scan's body as a closed jaxpr, and its numbers of constants and carried values.
+
+    JAX 0.12 replaced the two counts by the tree of the inputs.
+    """
+    if "num_consts" in params:
+        return params["jaxpr"], params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return params["jaxpr"], len(consts), len(carry)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.interpreters import partial_eval
 
+from taut._core.tracing import scan_parts
 from taut.expectation import elementwise
 from taut.expectation.elementwise import Node, Unreadable, Value, constant
 from taut.expectation.pool import Pool
@@ -205,19 +206,13 @@ def _log_det(value: Value) -> Value:
     return Value(value.shape[:-2], value.dims[:-2], node, value.guards)
 
 
-def _parts(p: Any) -> tuple[int, int, Callable[..., list[Any]]]:
-    closed = p["jaxpr"]
-    step = jex.jaxpr_as_fun(closed)
-    return p["num_consts"], p["num_carry"], step
-
-
 def _vectorised(p: Any) -> Callable[..., list[Any]] | None:
     """The loop as one step over all elements at once.
 
     Possible where no carry but counters of the steps depends on a carry.
     """
-    num_consts, num_carry, step = _parts(p)
-    jaxpr, length = p["jaxpr"].jaxpr, p["length"]
+    closed, num_consts, num_carry = scan_parts(p)
+    step, jaxpr, length = jex.jaxpr_as_fun(closed), closed.jaxpr, p["length"]
     counters = _counters(jaxpr, num_consts, num_carry)
     wanted = [i < num_carry and i not in counters for i in range(len(jaxpr.outvars))]
     _, used = partial_eval.dce_jaxpr(jaxpr, wanted)
@@ -269,7 +264,8 @@ def _counters(jaxpr: Any, num_consts: int, num_carry: int) -> dict[int, int]:
 
 
 def _unrolled(p: Any) -> Callable[..., list[Any]]:
-    num_consts, num_carry, step = _parts(p)
+    closed, num_consts, num_carry = scan_parts(p)
+    step = jex.jaxpr_as_fun(closed)
 
     def run(*args: Any) -> list[Any]:
         consts, carry, xs = (

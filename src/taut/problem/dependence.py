@@ -14,6 +14,8 @@ import jax
 import jax.extend.core as jex
 import numpy as np
 
+from taut._core.tracing import scan_parts
+
 MAX_OFFSETS = 4
 STEP_FUNCTION = "taut_at_step"
 
@@ -151,9 +153,9 @@ def _at_step(states: Dependence, depth: int) -> Dependence:
 
 def _scan(equation: Any, found: list[Dependence], depth: int) -> list[Dependence]:
     """Find what the carry depends on by iteration: last step's carry lies one step back."""
-    params, step = equation.params, -depth - 1
-    consts, carry = params["num_consts"], params["num_carry"]
-    body = params["jaxpr"].jaxpr
+    step = -depth - 1
+    closed, consts, carry = scan_parts(equation.params)
+    body = closed.jaxpr
     initial = found[consts : consts + carry]
     xs = [
         _moved(x, lambda k: Link(k.axis - 1 if k.axis else step, k.offsets))
@@ -173,7 +175,9 @@ def _scan(equation: Any, found: list[Dependence], depth: int) -> list[Dependence
         return [_anything(found)] * len(equation.outvars)
     ends = [_unstepped(s, step, None) for s in outs[:carry]]
     ends = [join([e, i]) for e, i in zip(ends, initial, strict=True)]
-    first = None if params["reverse"] else 0  # the other way round, steps run against the axis
+    first = (
+        None if equation.params["reverse"] else 0
+    )  # the other way round, steps run against the axis
     return [*ends, *(_unstepped(y, step, first) for y in outs[carry:])]
 
 
