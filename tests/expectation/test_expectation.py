@@ -107,7 +107,7 @@ def test_gradients_are_expected_gradients_and_hessians(name):
 
         return jax.grad(joint)(points), {n: bend(n) for n in blocks}
 
-    draws = draw(problem.q, jax.random.key(1), 10_000)
+    draws = draw(problem.q, 1, 10_000)
     slopes, bends = jax.jit(lambda d: jax.lax.map(sample, d, batch_size=500))(draws)
     for n, f in blocks.items():
         twice = 2.0 * np.asarray(gradient[n].covariance)

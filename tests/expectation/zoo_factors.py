@@ -81,7 +81,7 @@ class Posed:
     @cached_property
     def names(self) -> list[str]:
         """The sites."""
-        one = {n: v[0] for n, v in draw(self.q, jax.random.key(0), 1).items()}
+        one = {n: v[0] for n, v in draw(self.q, 0, 1).items()}
         return list(jax.eval_shape(self.densities, one, self.data))
 
     def compile(self, data: Any) -> dict[str, Compiled]:
@@ -100,8 +100,8 @@ class Posed:
     def monte_carlo(self, num: int, seed: int = 0, chunk: int = 2_000) -> dict[str, Mean]:
         """Mean of every site over draws of q, and the draws' standard deviation."""
         evaluate = jax.jit(jax.vmap(lambda u: self.truth(u, self.data)))
-        keys = jax.random.split(jax.random.key(seed), num // chunk)
-        parts = [evaluate(draw(self.q, key, chunk)) for key in keys]
+        seeds = range(seed, seed + num // chunk)
+        parts = [evaluate(draw(self.q, each, chunk)) for each in seeds]
         values = {n: np.concatenate([np.asarray(p[n]) for p in parts]) for n in parts[0]}
         return {n: Mean(float(v.mean()), float(v.std())) for n, v in values.items()}
 

@@ -121,7 +121,7 @@ def test_regions_without_density_are_stepped_around(name, beyond, dim):
 
 def test_the_natural_solver_says_that_it_cannot_integrate_a_cliff():
     solver, family = CASES["natural, dense"]
-    with pytest.raises(ArgumentError, match="cannot compile this ELBO: site .* no cheap integral"):
+    with pytest.raises(ArgumentError, match="no cheap integral"):
         solved(solver, family, cliff(np.nan, 3))
 
 

@@ -25,14 +25,27 @@ NARROWER = (1.0, 4.0, 16.0, 64.0)  # what covariances are divided by until tails
 Sites = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 
-def draw(q: Factors, key: Any, num_draws: int) -> dict[str, Any]:
-    """Independent draws of all latents, by name, each (num_draws, *shape)."""
+def draw(q: Factors, seed: int, num_draws: int) -> dict[str, Any]:
+    """Independent draws of all latents, by name, each (num_draws, *shape).
+
+    Gaussian blocks are drawn by NumPy: nothing has to be compiled for them.
+    """
+    rng, key = np.random.default_rng((seed, num_draws)), jax.random.key(seed)
     found: dict[str, Any] = {}
-    for name, factor in q.items():
-        key, mine = jax.random.split(key)
-        values = factor.sample(mine, num_draws)
+    for number, (name, factor) in enumerate(q.items()):
+        if isinstance(factor, Gaussian):
+            values: Any = _gaussian_draws(factor, rng, num_draws)
+        else:
+            values = factor.sample(jax.random.fold_in(key, number), num_draws)
         found.update(values if isinstance(values, dict) else {name: values})
     return found
+
+
+def _gaussian_draws(factor: Gaussian, rng: np.random.Generator, num_draws: int) -> dict[str, Any]:
+    mean, roots = np.asarray(factor.mean), np.linalg.cholesky(np.asarray(factor.covariance))
+    noise = rng.standard_normal((num_draws, *mean.shape))
+    points = mean + np.einsum("bij,nbj->nbi", roots, noise)
+    return {n: points[..., factor.place(n)[1]].reshape(num_draws, *s) for n, s in factor.shapes}
 
 
 def scores(
@@ -51,16 +64,18 @@ def scores(
         num_draws: number of draws.
     """
 
-    def evaluate(draws: Any, data: Any) -> dict[str, Any]:
-        return jax.lax.map(lambda one: sites(one, data), draws, batch_size=LANES)
+    @jax.jit
+    def evaluate(draws: Any, data: Any, compiled: Any, q: Any) -> tuple[Any, Any]:
+        values = jax.lax.map(lambda one: sites(one, data), draws, batch_size=LANES)
+        return values, {name: mean(q) for name, mean in compiled.items()}
 
     with double_precision():
-        draws = draw(q, jax.random.key(seed), num_draws)
-        values = {n: np.asarray(v) for n, v in jax.jit(evaluate)(draws, data).items()}
-        means = jax.jit(lambda c, q: {n: f(q) for n, f in c.items()})(dict(compiled), dict(q))
+        draws = draw(q, seed, num_draws)
+        values, means = evaluate(draws, data, dict(compiled), dict(q))
     found = {}
     for name, mean in means.items():
-        v = values[name][np.isfinite(values[name])]
+        v = np.asarray(values[name])
+        v = v[np.isfinite(v)]
         error = v.std() / np.sqrt(max(len(v), 1)) + ROUNDING * (1.0 + abs(float(mean)))
         found[name] = float((float(mean) - v.mean()) / error) if len(v) else 0.0
         if _tail_share(v) > HEAVY:

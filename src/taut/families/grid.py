@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.interpolate import PchipInterpolator
 from typing_extensions import override
 
 from taut._core.errors import ArgumentError
@@ -247,6 +246,8 @@ def _refit(
     points: np.ndarray, logs: np.ndarray, num_points: int, support: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """New points, log density and spacing of one element."""
+    from scipy.interpolate import PchipInterpolator  # slow to import
+
     z = _unbounded(points, support)
     held = np.isfinite(logs) & np.isfinite(z)
     z, density = z[held], logs[held] + _log_slope(z[held], support)
