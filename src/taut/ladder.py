@@ -8,21 +8,20 @@ import numpy as np
 
 from taut._core.progress import Watch
 from taut._core.status import Status
-from taut.expectation import folding
+from taut.attempt import DEAR, Attempt
 from taut.families import (
     AbstractDistribution,
     Dense,
     DenseGaussian,
-    MeanField,
     MixtureGaussian,
     nearest_gaussian,
 )
-from taut.plan import DENSE_LIMIT, DRAWN, FOLDED, LAPLACE_LIMIT, Plan
+from taut.plan import DENSE_LIMIT, LAPLACE_LIMIT, Plan
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
-from taut.solvers import FixedDraws, Natural, ResidualLaplace, Solution
-from taut.solvers.start import Start, carried_over, find_start
-from taut.trust import certificate, evidence, improper, modes, nuts, verdict
+from taut.solvers import FixedDraws, ResidualLaplace, Solution
+from taut.solvers.start import Start
+from taut.trust import certificate, evidence, modes, nuts, verdict
 from taut.trust.certificate import Drift, Moved, Weighted
 from taut.trust.draws import Draws, make_draws, thinned
 
@@ -31,7 +30,6 @@ POOL = 8192  # corrected draws that a result keeps
 LIGHT_TAIL = 0.5  # k-hat below which importance weights are preferred to chains
 NEARLY_EXACT = 0.7  # share of the draws that weights keep, for them to stand in for chains
 MOST_SECONDS = 300.0  # that chains may take before they are left out, and that is said
-DEAR = 2**15  # numbers that a gradient touches, above which chains take about a second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +121,7 @@ def run(problem: Problem, plan: Plan, seed: int, on_doubt: OnDoubt, watch: Watch
         StartError: if the log joint is not finite at any start.
         ImproperPosteriorError: if the posterior cannot be normalised.
     """
-    attempt = _Attempt.make(problem, plan, seed, watch)
+    attempt = Attempt.make(problem, plan, seed, watch)
     outcome = _certify(attempt, watch, correct=on_doubt == "escalate")
     if on_doubt == "escalate":
         outcome = escalate(outcome, seed, watch)
@@ -141,126 +139,10 @@ def escalate(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     return outcome
 
 
-# --- one attempt ------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Attempt:
-    evaluator: Evaluator
-    plan: Plan
-    seed: int
-    start: Start
-    solution: Solution
-    notes: tuple[str, ...]
-
-    @staticmethod
-    def make(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "_Attempt":
-        """Start and solve, in the better of the non-centred and the information-weighted coordinates."""
-        if isinstance(plan.family, MeanField):
-            return _Attempt.of_factors(problem, plan, seed, watch)
-        evaluator = Evaluator(_folded(problem, plan))
-        certificate.prepare_chains(evaluator)
-        watch.report("starting", latents=problem.dim)
-        start = find_start(evaluator, watch, seed)
-        solution = _solve(evaluator, plan, start, seed, watch)
-        if isinstance(plan.solver, Natural):
-            at_home = problem.with_centring(evaluator.problem.arrays["centring"])
-            if wrong := folding.mistaken_sites(at_home, solution.q):
-                return _Attempt.make(problem, _without_compiling(plan, wrong), seed, watch)
-        notes = improper.check(evaluator, start, nearest_gaussian(solution.q))
-        attempt = _Attempt(evaluator, plan, seed, start, solution, (*notes, *solution.notes))
-        return attempt.recentred(watch)
-
-    @staticmethod
-    def of_factors(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "_Attempt":
-        """Solve for a mean field, which is at home in the model's own, centred coordinates."""
-        ones = {s.name: np.ones(s.centring) for s in problem.latents if s.centring is not None}
-        evaluator = Evaluator(folding.folded(problem.with_centring(ones)))
-        certificate.prepare_chains(evaluator)
-        nowhere = Start(np.zeros(problem.dim), np.ones(problem.dim), -np.inf, ())
-        solution = plan.solver.solve(evaluator, plan.family, nowhere, seed, watch)
-        near = nearest_gaussian(solution.q)
-        start = Start(near.mean, near.sd, solution.elbo, ())
-        return _Attempt(evaluator, plan, seed, start, solution, solution.notes)
-
-    def recentred(self, watch: Watch) -> "_Attempt":
-        """Move hierarchical latents towards centred coordinates where the data say much of them."""
-        problem = self.evaluator.problem
-        centring = _information_centring(problem, self.solution)
-        if not centring or watch.over:
-            return self
-        if isinstance(self.plan.solver, Natural) and self.evaluator.cost > DEAR:
-            centring = {n: np.full_like(c, float(c.mean() > 0.5)) for n, c in centring.items()}
-        evaluator = self.evaluator.with_centring(centring)
-        start = find_start(evaluator, watch, self.seed)
-        near = nearest_gaussian(self.solution.q)
-        start = carried_over(start, self.evaluator, evaluator, near, self.seed)
-        solution = _solve(evaluator, self.plan, start, self.seed, watch)
-        evaluator.num_gradients += self.evaluator.num_gradients
-        if not solution.elbo > self.solution.elbo:
-            self.evaluator.num_gradients = evaluator.num_gradients
-            return self
-        shares = ", ".join(f"{name} {value.mean():.2f}" for name, value in centring.items())
-        plan = self.plan.then(
-            f"coordinates centred by the data's share of information ({shares}): "
-            f"the ELBO rose from {self.solution.elbo:.2f} to {solution.elbo:.2f}"
-        )
-        return _Attempt(
-            evaluator,
-            plan,
-            self.seed,
-            start,
-            solution,
-            (*self.notes[: -len(self.solution.notes) or None], *solution.notes),
-        )
-
-
-def _folded(problem: Problem, plan: Plan) -> Problem:
-    """The problem with its data folded away, where the plan compiles the ELBO anyway."""
-    return folding.folded(problem) if isinstance(plan.solver, Natural) else problem
-
-
-def _without_compiling(plan: Plan, wrong: tuple[str, ...]) -> Plan:
-    step = (
-        f"all sites on fixed draws: the compiled mean of {', '.join(wrong)} differed from that of "
-        "plain draws of q"
-    )
-    plain = dataclasses.replace(plan, solver=FixedDraws(), sites=(), integral=DRAWN)
-    reasons = tuple(r for r in plan.reasons if r != FOLDED)
-    return dataclasses.replace(plain, reasons=reasons).then(step)
-
-
-def _solve(evaluator: Evaluator, plan: Plan, start: Start, seed: int, watch: Watch) -> Solution:
-    """Run the plan's solver, or fixed draws in coordinates that it cannot compile."""
-    solver = plan.solver
-    if isinstance(solver, Natural) and folding.read(evaluator.problem).reason:
-        solver = FixedDraws()
-    return solver.solve(evaluator, plan.family, start, seed, watch)
-
-
-def _information_centring(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
-    """Share of each hierarchical latent's information that comes from the data.
-
-    In non-centred coordinates the prior's precision is 1, so 1 - 1 / P_jj is the share of the
-    conditional precision that the data give (Gorinova et al. 2020 learn it; here it is read off).
-    """
-    moving = [s for s in problem.latents if s.parents and s.centring is not None]
-    q = solution.q
-    if not moving or not isinstance(q, DenseGaussian) or not np.isfinite(solution.elbo):
-        return {}
-    inverse = np.linalg.inv(q.factor)
-    precision = np.sum(inverse**2, axis=0)
-    centring = {
-        s.name: np.clip(1.0 - 1.0 / precision[s.slice], 0.0, 1.0).reshape(s.unconstrained_shape)
-        for s in moving
-    }
-    return centring if max(float(c.max()) for c in centring.values()) > 0.3 else {}
-
-
 # --- certificate and correction ---------------------------------------------------------------
 
 
-def _certify(attempt: _Attempt, watch: Watch, correct: bool) -> Outcome:
+def _certify(attempt: Attempt, watch: Watch, correct: bool) -> Outcome:
     evaluator, q, seed = attempt.evaluator, attempt.solution.q, attempt.seed
     watch.report("certificate")
     weighted = certificate.weigh(evaluator, q, seed + 7, watch=watch)
@@ -300,7 +182,7 @@ def _nearly_exact(evaluator: Evaluator, weighted: Weighted) -> bool:
     return even and evaluator.cost > DEAR
 
 
-def _outcome(attempt: _Attempt, examined: Examined, pool: Pool, watch: Watch) -> Outcome:
+def _outcome(attempt: Attempt, examined: Examined, pool: Pool, watch: Watch) -> Outcome:
     """Judge, and put everything together."""
     moved, solution, evaluator = examined.moved, attempt.solution, attempt.evaluator
     log_q = None
@@ -415,7 +297,7 @@ def _other_starts(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
 
 
 def _retry(outcome: Outcome, plan: Plan, seed: int, watch: Watch) -> Outcome:
-    attempt = _Attempt.make(outcome.problem, plan, seed, watch)
+    attempt = Attempt.make(outcome.problem, plan, seed, watch)
     new = _certify(attempt, watch, correct=True)
     rose = new.examined.weighted.elbo > outcome.examined.weighted.elbo
     kept = new if rose or new.verdict.word != "bad" else outcome
@@ -441,7 +323,7 @@ def _mixture(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
     plan = outcome.plan.then(
         f"{len(elbos)} separate modes: a mixture of their Gaussians, corrected by importance weights"
     )
-    attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
+    attempt = Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
     found = dataclasses.replace(examined, q=mixture, weighted=weighted, raw=raw, moved=None)
     new = _outcome(attempt, found, pool, watch)
     return new if new.verdict.word != "bad" else outcome
@@ -468,5 +350,5 @@ def mcmc(outcome: Outcome, seed: int, watch: Watch) -> Outcome:
         return dataclasses.replace(outcome, plan=plan, num_gradients=evaluator.num_gradients)
     pool = Pool(make_draws(evaluator, thinned(found.points, POOL)), "nuts", found.ess, ok, message)
     plan = outcome.plan.then("NUTS started at q and preconditioned by it")
-    attempt = _Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
+    attempt = Attempt(evaluator, plan, seed, outcome.start, outcome.solution, outcome.notes)
     return _outcome(attempt, outcome.examined, pool, watch)

@@ -21,6 +21,7 @@ ORDER = (
     ("solvers",),
     ("trust",),
     ("plan",),
+    ("attempt",),
     ("ladder",),
     ("report",),
     ("derivation",),

@@ -123,7 +123,7 @@ def certified(case: Case, q: DenseGaussian, seed: int, correct: bool = False) ->
     plan = make_plan(case.evaluator.problem)
     weighted = ladder.certificate.weigh(case.evaluator, q, seed)
     solution = Solution(q, weighted.elbo, Status.CONVERGED, (weighted.elbo,))
-    attempt = ladder._Attempt(case.evaluator, plan, seed, case.start, solution, ())
+    attempt = ladder.Attempt(case.evaluator, plan, seed, case.start, solution, ())
     return ladder._certify(attempt, Watch(), correct)
 
 
