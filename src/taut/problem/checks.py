@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from numpyro.distributions.transforms import biject_to
 
 from taut._core.errors import ArgumentError, DataError, ModelError, TautError, listing, nearest
@@ -148,8 +149,18 @@ def _plates_in_words(site: Mapping[str, Any]) -> str:
 def _name_of_support(support: Any) -> str:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
+    if _is_unit_interval(support):
+        return "unit interval"
     name = type(support).__name__.strip("_").replace("_", " ")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+def _is_unit_interval(support: Any) -> bool:
+    """Whether bounds are known to be 0 and 1, as of ``Uniform(0, 1)``."""
+    bounds = [getattr(support, side, None) for side in ("lower_bound", "upper_bound")]
+    if any(b is None or isinstance(b, Tracer) for b in bounds):
+        return False
+    return all(np.all(np.asarray(b) == want) for b, want in zip(bounds, (0.0, 1.0), strict=True))
 
 
 def _dims(name: str, shape: tuple[int, ...], event_dim: int, stack: Any) -> tuple[str, ...]:
