@@ -1,9 +1,8 @@
 """A Gaussian mixture with diagonal covariance: taut and scikit-learn from the same responsibilities.
 
-scikit-learn's q has a normal-gamma factor of each mean and precision, taut's independent ones, and
-scikit-learn's bound leaves out constants. So both answers are compared by the held-out log density
-at their posterior means, and by taut's ELBO of the factors that are optimal for each method's
-responsibilities.
+Both have a normal-gamma factor of each mean and precision; scikit-learn's bound leaves out constants.
+So the answers are compared by the held-out log density at their posterior means, and by taut's ELBO
+of the factors that are optimal for each method's responsibilities.
 """
 
 from typing import Any
@@ -125,8 +124,9 @@ def _mean_weights(q: dict[str, Any]) -> np.ndarray:
 
 
 def _point(q: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    shape = COMPONENTS, DIM
-    return np.asarray(q["mu"].mean).reshape(shape), np.asarray(q["tau"].mean[1]).reshape(shape)
+    shape, (joint,) = (COMPONENTS, DIM), [f for name, f in q.items() if "mu" in name]
+    means, precisions = joint.normal.mean, joint.precision.mean[1]
+    return np.asarray(means).reshape(shape), np.asarray(precisions).reshape(shape)
 
 
 def _row(method: str, times: list[Stopwatch], count: int) -> dict[str, Any]:

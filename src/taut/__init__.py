@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taut import bounds as bounds
     from taut import data as data
     from taut import expectation as expectation
     from taut import families as families
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Density": "taut.problem",
     "Posterior": "taut.posterior",
+    "bounds": None,
     "data": None,
     "derive": "taut.derivation",
     "expectation": None,
@@ -40,6 +42,7 @@ _EXPORTS = {
 __all__ = [
     "Density",
     "Posterior",
+    "bounds",
     "data",
     "derive",
     "expectation",

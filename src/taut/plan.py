@@ -8,9 +8,11 @@ from taut._core.errors import ArgumentError
 from taut.expectation.folding import read
 from taut.families import AbstractFamily, Dense, Diagonal, MeanField
 from taut.problem import Latent, Problem
-from taut.solvers import AbstractSolver, FixedDraws, Natural, ResidualLaplace
+from taut.solvers import AbstractSolver, FixedDraws, Natural, ResidualLaplace, StochasticNatural
 from taut.solvers.ascent import is_exact, site_methods
 from taut.solvers.mean_field import describe_factor, layout_of
+from taut.solvers.minibatches import find_rows
+from taut.solvers.stochastic_natural import layout_by_rows
 from taut.solvers.structure import CANDIDATES, support_of
 
 DENSE_LIMIT = 1000  # latents up to which a dense Gaussian is fitted from scratch
@@ -95,6 +97,8 @@ def make_plan(
             f"solver must be one of taut.solvers, such as solvers.FixedDraws(), got {_kind(solver)}"
         )
     reasons = list(problem.program.notes)
+    if family is None and isinstance(solver, StochasticNatural):
+        family = MeanField()
     if family is None:
         family, reason = choose_family(
             problem, compiled=solver is None or isinstance(solver, Natural)
@@ -136,13 +140,17 @@ def choose_family(problem: Problem, compiled: bool = True) -> tuple[AbstractFami
 
 
 def _may_be_exact(problem: Problem) -> bool:
-    """Cheap to see, so that models which cannot be exact are not read for it."""
-    latents = problem.latents
+    """Cheap to see, so that models which cannot be exact are not read for it.
+
+    Several Gaussian latents are in one factor only if a precision scales the priors of all.
+    """
+    conjugate = [s for s in problem.latents if support_of(s) in CANDIDATES]
+    others = [s for s in problem.latents if support_of(s) not in CANDIDATES]
     return (
         problem.program.densities is not None
         and not problem.discrete
-        and any(support_of(s) in CANDIDATES for s in latents)
-        and sum(support_of(s) not in CANDIDATES for s in latents) <= 1
+        and bool(conjugate)
+        and (len(others) <= 1 or all(s.parents for s in others))
     )
 
 
@@ -158,7 +166,10 @@ def _plan_factors(
     problem: Problem, family: MeanField, solver: AbstractSolver, reasons: tuple[str, ...]
 ) -> Plan:
     """The plan of a mean field: which factor each latent has, how each site is integrated."""
-    layout = layout_of(problem, family)
+    if isinstance(solver, StochasticNatural):
+        layout = layout_by_rows(problem, family, find_rows(problem))
+    else:
+        layout = layout_of(problem, family)
     rows = tuple(
         Row((s.name,), int(np.prod(s.shape, dtype=int)), describe_factor(s.name, layout))
         for s in (*problem.latents, *problem.discrete)

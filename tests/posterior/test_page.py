@@ -1,9 +1,13 @@
 """From a posterior to its page."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import posterior_models as models
 import pytest
+from scipy import stats
 
 import taut
 from taut.posterior import page
@@ -32,6 +36,26 @@ def test_the_same_fit_gives_the_same_page(schools_fit, tmp_path):
     for name in ("a", "b"):
         schools_fit.report(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_page_of_a_mean_field_shows_its_derivation(tmp_path):
+    """Its ELBO is the evidence of the conjugate model: a multivariate Student's t."""
+    y = np.array([0.3, 1.1, -0.4, 2.0])
+
+    def model(y):
+        tau = numpyro.sample("tau", dist.Gamma(2.0, 1.0))
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0 / jnp.sqrt(tau)))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(mean, 1.0 / jnp.sqrt(tau)), obs=y)
+
+    fit = taut.fit(model, {"y": y})
+    fit.report(tmp_path / "page")
+    text = (tmp_path / "page").read_text()
+    shown = text[text.index('id="derivation"') :]
+    evidence = stats.multivariate_t.logpdf(y, np.zeros(4), (np.eye(4) + 1.0) / 2.0, df=4)
+    assert f"{evidence:.6f}" in shown
+    assert "normal-gamma" in shown
+    assert r"\begin{align*}" in shown
 
 
 def test_the_page_of_a_loaded_fit(schools_fit, tmp_path):

@@ -26,18 +26,13 @@ from taut.problem import describe
 from taut.solvers import blocks as block_rules
 from taut.solvers.ascent import ascend, engine_of
 from taut.solvers.blocks import sweep
+from taut.solvers.mean_field import describe_factor
 from taut.solvers.structure import choose_layout
 from textbook import factorial_hmm, hmm
 from textbook import factors as book_factors
 from textbook.books import BOOKS, TRUTHS
-from textbook.joint_factors import Chain, NormalGamma
+from textbook.joint_factors import Chain, NormalGamma, NormalWishart
 
-# What taut has no factor for: means and their precisions in one, but for a scalar precision.
-NEED_A_JOINT_FACTOR = {
-    "normal-Wishart",
-    "diagonal Gaussian mixture, normal-gamma",
-    "full Gaussian mixture, normal-Wishart",
-}
 SWEEPS = (1, 2, 5)
 RELATIVE = 1e-12  # of ELBOs and parameters after the same sweeps; rounding makes up to 1e-14
 
@@ -108,11 +103,15 @@ def translated(name, factor):
         first = np.zeros((len(factor.transitions) + 1, len(factor.initial)))
         first[0] = np.log(factor.initial)
         return families.Chain(first, np.log(factor.transitions))
-    if isinstance(factor, NormalGamma):  # of scalars
-        block = families.Gaussian(
-            {name[0]: ()}, factor.mean, np.reshape(1.0 / factor.kappa, (1, 1))
-        )
+    if isinstance(factor, NormalGamma):
+        mean, variance = np.asarray(factor.mean), np.reshape(1.0 / factor.kappa, (-1, 1, 1))
+        block = families.Gaussian({name[0]: mean.shape}, mean, variance, mean.ndim)
         return Scaled(block, families.Gamma(factor.a, factor.b), name[1])
+    if isinstance(factor, NormalWishart):
+        mean = factor.mean
+        covariance = np.eye(mean.shape[-1]) / np.reshape(factor.kappa, (-1, 1, 1))
+        block = families.Gaussian({name[0]: mean.shape}, mean, covariance, mean.ndim - 1)
+        return Scaled(block, families.Wishart(factor.df, factor.scale), name[1])
     kind = getattr(families, type(factor).__name__)
     return kind(*(getattr(factor, field.name) for field in dataclasses.fields(factor)))
 
@@ -126,12 +125,14 @@ def parameters(factor):
     return factor.mean
 
 
+def named(key):
+    """The name in taut of what the textbook calls so; joint factors have a tuple of latents."""
+    return SITE.get(key, key if isinstance(key, str) else ", ".join(key))
+
+
 def all_translated(book_q):
-    names = {key: SITE.get(key, key) for key in book_q}
-    q = {name: translated(name, book_q[key]) for key, name in names.items()}
-    return q | {
-        n: translated(n, f) for n, f in UNRELATED.items() if set(names.values()) == {"a", "b"}
-    }
+    q = {named(key): translated(SITE.get(key, key), factor) for key, factor in book_q.items()}
+    return q | {n: translated(n, f) for n, f in UNRELATED.items() if set(q) == {"a", "b"}}
 
 
 def assert_equal_factors(q, expected, relative):
@@ -152,12 +153,14 @@ class Prepared:
         self.data = book.make_data()
         self.problem = fresh(describe(SCANS.get(book.name, book.model), self.data))
         self.start = all_translated(book.make_start(self.data))
-        gaussians = {n: f for n, f in self.start.items() if isinstance(f, families.Gaussian)}
-        layout = choose_layout(self.problem, tuple((n,) for n in gaussians))
-        batches = tuple(f.batch_ndim for f in gaussians.values())
-        self.layout = dataclasses.replace(layout, batches=batches, scales=("",) * len(gaussians))
+        blocks = [f for f in self.start.values() if isinstance(f, families.Gaussian | Scaled)]
+        gaussians = [f.normal if isinstance(f, Scaled) else f for f in blocks]
+        layout = choose_layout(self.problem, tuple(f.names for f in gaussians))
+        scales = [f.precision_name if isinstance(f, Scaled) else "" for f in blocks]
+        batches = tuple(f.batch_ndim for f in gaussians)
+        self.layout = dataclasses.replace(layout, batches=batches, scales=tuple(scales))
         engine = engine_of(self.problem, self.layout)
-        order = [SITE.get(key, key) for key in (*book.updates, *UNRELATED)]
+        order = [named(key) for key in (*book.updates, *UNRELATED)]
         blocks = tuple(sorted(engine.blocks, key=lambda block: order.index(block.name)))
         run = jax.jit(functools.partial(sweep, blocks=blocks))
         self.engine = dataclasses.replace(engine, blocks=blocks, run=run)
@@ -186,20 +189,17 @@ def ascent_of(problem, layout, start=None, tolerance=1e-6):
         return ascend(problem, layout, 0, watch, tolerance, start=start)
 
 
-expressible = [book for book in BOOKS if book.name not in NEED_A_JOINT_FACTOR]
-each_book = pytest.mark.parametrize("book", expressible, ids=lambda book: book.name)
-known_truths = [truth for truth in TRUTHS if truth.name not in NEED_A_JOINT_FACTOR]
+each_book = pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)
 
 
-@pytest.mark.parametrize("truth", known_truths, ids=lambda truth: truth.name)
+@pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.name)
 def test_the_exact_posterior_is_found(truth):
     problem = describe(truth.model, truth.data)
     with double_precision():
         layout = choose_layout(problem, None)
         ascent = ascent_of(problem, layout)
         expected = {
-            names if isinstance(names, str) else ", ".join(names): translated(names, factor)
-            for names, factor in truth.posterior.items()
+            named(names): translated(names, factor) for names, factor in truth.posterior.items()
         }
         assert_equal_factors(ascent.q, expected, 1e-8)
     assert abs(ascent.elbo - truth.log_evidence) < 1e-8
@@ -209,9 +209,36 @@ def test_the_exact_posterior_is_found(truth):
 @each_book
 def test_factors_have_the_textbooks_kind(book):
     """Read off the model, nothing given."""
-    ready = prepared(book.name)
-    found = {name: kind.replace("_", "") for name, kind in ready.layout.kinds}
-    assert found == {name: type(factor).__name__.lower() for name, factor in ready.start.items()}
+    ready, expected = prepared(book.name), {}
+    for name, factor in ready.start.items():
+        joint = isinstance(factor, Scaled)
+        parts = (
+            {factor.normal.names[0]: factor.normal, factor.precision_name: factor.precision}
+            if joint
+            else {name: factor}
+        )
+        expected |= {n: type(part).__name__.lower() for n, part in parts.items()}
+    assert {name: kind.replace("_", "") for name, kind in ready.layout.kinds} == expected
+
+
+JOINT = {
+    "diagonal Gaussian mixture, normal-gamma": ("mu", "tau", "normal-gamma"),
+    "full Gaussian mixture, normal-Wishart": ("mu", "precision", "normal-Wishart"),
+}
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_a_joint_factor_is_chosen_where_terms_allow_it(name):
+    """Nothing given; the mixture of the same data with independent priors has none."""
+    mean, precision, kind = JOINT[name]
+    book = next(book for book in BOOKS if book.name == name)
+    apart = next(b for b in BOOKS if b.name == name.split(",")[0] + ", factorised")
+    for model, scale in ((book.model, precision), (apart.model, "")):
+        problem = describe(model, book.make_data())
+        with double_precision():
+            layout = choose_layout(problem, None)
+        assert layout.scales[layout.blocks.index((mean,))] == scale
+        assert (kind in describe_factor(mean, layout)) == bool(scale)
 
 
 @each_book

@@ -248,7 +248,7 @@ class _Reader:
             parameters = scaled.parameters(name, q, sites, self.writers, terms)
             why = (
                 f"every term of {', '.join(latents[:-1])} is quadratic and carries {latents[-1]} once, "
-                "so the normal-gamma is conjugate and no dependence is lost"
+                f"so the {_joint(q[name])} is conjugate and no dependence is lost"
             )
         elif isinstance(q[name], Gaussian):
             readable = all(c.function is None for c in sites.values())
@@ -292,7 +292,11 @@ class _Reader:
             many = f"{copies} independent Gaussians of dimension {size}"
             return many if copies > 1 else f"Gaussian N(m, V) of dimension {size}"
         if isinstance(q, Scaled):
-            return f"normal-gamma N(m, V / {q.precision_name}) Gamma(a, b) of dimension {q.normal.layout[1]} + 1"
+            x, (copies, size) = q.precision_name, q.normal.layout
+            many = f"{copies} independent " if copies > 1 else ""
+            if q.is_matrix:
+                return f"{many}{_joint(q)} N(m, {x}^-1 / kappa) Wishart(nu, W) of dimension {size} + {size} x {size}"
+            return f"{many}{_joint(q)} N(m, V / {x}) Gamma(a, b) of dimension {size} + 1"
         if isinstance(q, AbstractChain):
             return f"Markov chain over {q.probs.shape[-1]} values"
         if isinstance(q, AbstractDiscrete):
@@ -310,6 +314,10 @@ class _Reader:
             f"some site is not quadratic in {names}{where}: no conjugate family, so a Gaussian is "
             "chosen and found by variational Newton steps"
         )
+
+
+def _joint(factor: Scaled) -> str:
+    return "normal-Wishart" if factor.is_matrix else "normal-gamma"
 
 
 def _heads(problem: Problem) -> dict[str, Formula]:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from taut.expectation.elementwise import Node
 
 MAX_TERMS = 400  # beyond, a product is left as it was made
-TINY = 1e-6  # a bound this near to a latent's limit is a guard against rounding
 NUMPY = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "neg": np.negative,
     "exp": np.exp, "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
@@ -80,86 +79,6 @@ def _on_numpy(name: str, params: Mapping[str, Any], arrays: list[np.ndarray]) ->
     return np.asarray(found)
 
 
-# --- what is known almost surely --------------------------------------------------------------
-
-
-def almost_sure(name: str, nodes: "list[Node]", outer: tuple[int, ...]) -> "Tensor | Node | None":
-    """Result of a comparison or a guard that has one outcome with probability one."""
-    if all(n.constant is not None for n in nodes):
-        return None
-    if name == "select_n" and len(nodes) == 3 and (mask := nodes[0].constant) is not None:
-        known = mask.is_static and np.ndim(mask.array) == 0
-        return nodes[2 if bool(mask.array) else 1] if known else None
-    if name == "is_finite":
-        return Tensor(np.bool_(True))
-    if name in ("ne", "eq") and nodes[0] is nodes[1]:
-        return Tensor(np.bool_(name == "eq"))
-    if name in ("gt", "ge", "lt", "le", "max", "min"):
-        return _against_bound(name, nodes[0], nodes[1], outer)
-    if name == "clamp":
-        low, x, high = nodes
-        inside = _below(low, TINY) and is_positive(x) and _is_static_near(high, 1.0)
-        return x if inside and _is_unit(x, outer) else None
-    return None
-
-
-def _against_bound(
-    name: str, a: "Node", b: "Node", outer: tuple[int, ...]
-) -> "Tensor | Node | None":
-    """A positive latent against zero, one below 1 against 1, or as good as those."""
-    if name in ("max", "min"):
-        x, bound = (a, b) if b.constant is not None else (b, a)
-        if name == "max" and is_positive(x) and _below(bound, 1e-30):
-            return x
-        below = name == "min" and _is_static_near(bound, 1.0) and _is_unit(x, outer)
-        return x if below else None
-    if is_positive(a) and _below(b, 0.0):
-        return Tensor(np.bool_(name in ("gt", "ge")))
-    if is_positive(b) and _below(a, 0.0):
-        return Tensor(np.bool_(name in ("lt", "le")))
-    return None
-
-
-def _below(node: "Node", bound: float) -> bool:
-    tensor = node.constant
-    return (
-        tensor is not None and tensor.is_static and bool(np.all(np.asarray(tensor.array) <= bound))
-    )
-
-
-def _is_static_near(node: "Node", target: float) -> bool:
-    tensor = node.constant
-    if tensor is None or not tensor.is_static:
-        return False
-    return bool(np.all(np.abs(np.asarray(tensor.array) - target) <= TINY))
-
-
-def is_positive(node: "Node") -> bool:
-    """Products of powers of positive latents and exponentials, with positive numbers."""
-    return bool(node.terms) and all(
-        not t.is_constant and t.is_monomial and not t.operands and t.scale > 0
-        for t in _branches(node.terms or ())
-    )
-
-
-def _branches(terms: Terms) -> Terms:
-    """The terms of a sum; those of a concatenation without their masks."""
-    cases = _cases(terms)
-    return terms if cases is None else tuple(t for _, t in cases)
-
-
-def _is_unit(node: "Node", outer: tuple[int, ...]) -> bool:
-    """A product of latents between 0 and 1, or a concatenation of such products."""
-    terms = node.terms or ()
-    if not is_positive(node) or (len(terms) > 1 and _cases(terms) is None):
-        return False
-    return all(
-        t.scale <= 1.0 and not t.exponents and _local(t, outer)
-        and all(e.unit and p.power >= 0 and p.copower >= 0 for e, p in t.powers)
-        for t in _branches(terms)
-    )  # fmt: skip
-
-
 # --- operations -------------------------------------------------------------------------------
 
 
@@ -194,10 +113,7 @@ def on_terms(
     if name in ("sqrt", "rsqrt"):
         return raised(a, 0.5 if name == "sqrt" else -0.5, outer)
     if name == "pow":
-        exponent = nodes[1].constant
-        if exponent is None or not exponent.is_static or np.ndim(exponent.array) > 0:
-            return None
-        return power(a, float(exponent.array), outer)
+        return _raised_to(a, nodes[1].constant, outer)
     if name == "exp":
         return exponential(a, outer)
     if name == "log":
@@ -267,7 +183,9 @@ def power(a: Terms, exponent: float | int, outer: tuple[int, ...]) -> Terms | No
     exponent = float(exponent)
     if exponent == 0:
         return (Term(),)
-    if exponent in (1, 2, 3, 4) and not (len(a) == 1 and a[0].is_monomial and _local(a[0], outer)):
+    if exponent in (1, 2, 3, 4) and not (
+        len(a) == 1 and a[0].is_monomial and is_local(a[0], outer)
+    ):
         found: Terms | None = a
         for _ in range(int(exponent) - 1):
             found = None if found is None else multiply(found, a, outer)
@@ -275,7 +193,14 @@ def power(a: Terms, exponent: float | int, outer: tuple[int, ...]) -> Terms | No
     return raised(a, exponent, outer)
 
 
-def _local(term: Term, outer: tuple[int, ...]) -> bool:
+def _raised_to(a: Terms, exponent: Tensor | None, outer: tuple[int, ...]) -> Terms | None:
+    if exponent is None or not exponent.is_static or np.ndim(exponent.array) > 0:
+        return None
+    return power(a, float(exponent.array), outer)
+
+
+def is_local(term: Term, outer: tuple[int, ...]) -> bool:
+    """Whether a term sums over nothing."""
     return set(term.axes) <= set(outer)
 
 
@@ -286,7 +211,7 @@ def raised(a: Terms, exponent: float | int, outer: tuple[int, ...]) -> Terms | N
     if all(t.is_constant for t in a):
         base = constant_value(a, outer)
         return (constant_term(Tensor(base.array**exponent, base.axes)),)
-    if len(a) != 1 or not a[0].is_monomial or not _local(a[0], outer):
+    if len(a) != 1 or not a[0].is_monomial or not is_local(a[0], outer):
         return None
     (term,) = a
     if term.scale <= 0 and exponent != int(exponent):
@@ -364,12 +289,12 @@ def logarithm(a: Terms, outer: tuple[int, ...]) -> Terms | None:
     if all(t.is_constant for t in a):
         base = constant_value(a, outer)
         return (constant_term(Tensor(jnp.log(base.array), base.axes)),)
-    if (cases := _cases(a)) is not None:
-        logs = [logarithm((term,), outer) for _, term in cases]
+    if (masked := cases(a)) is not None:
+        logs = [logarithm((term,), outer) for _, term in masked]
         if any(x is None for x in logs):
             return None
-        return tuple(t.times(m) for (m, _), x in zip(cases, logs, strict=True) for t in x or ())
-    if len(a) != 1 or not a[0].is_monomial or not _local(a[0], outer) or a[0].scale <= 0:
+        return tuple(t.times(m) for (m, _), x in zip(masked, logs, strict=True) for t in x or ())
+    if len(a) != 1 or not a[0].is_monomial or not is_local(a[0], outer) or a[0].scale <= 0:
         return None
     (term,) = a
     found = [Term(scale=math.log(term.scale))] if term.scale != 1.0 else []
@@ -384,7 +309,7 @@ def logarithm(a: Terms, outer: tuple[int, ...]) -> Terms | None:
     return collect(tuple(found))
 
 
-def _cases(a: Terms) -> list[tuple[Tensor, Term]] | None:
+def cases(a: Terms) -> list[tuple[Tensor, Term]] | None:
     """The terms with their masks, where exactly one of them is on everywhere (a concatenation)."""
     found = []
     for term in a if len(a) > 1 else ():

@@ -112,7 +112,7 @@ def mistaken(
     False alarms: about 1e-6 per site for light tails; two independent looks have to agree in sign.
     Rules hold for every q, so sites with heavy tails are looked at under a narrower one.
     """
-    size = sum(int(np.size(x)) for x in jax.tree.leaves(data))
+    size = sum(int(np.size(x)) for x in jax.tree.leaves((data, dict(q))))
     count = int(np.clip(ROOM // max(size, 1), FEWEST, MOST))
     pending, found = dict(compiled), []
     for divisor in NARROWER:

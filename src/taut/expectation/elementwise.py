@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from taut.expectation import algebra
+from taut.expectation.certain import almost_sure
 from taut.expectation.pool import Pool
 from taut.expectation.terms import (
     Entry,
@@ -163,7 +164,7 @@ def apply(
     guards = dict(pair for v in values for pair in v.guards)
     nodes = [v.node for v in values]
     outer = (*(d for d in dims if d is not None), *guards.values())
-    known = algebra.almost_sure(name, nodes, outer)
+    known = almost_sure(name, nodes, outer)
     if known is not None:
         if isinstance(known, Node):
             return Value(shape, dims, known, tuple(guards.items()))

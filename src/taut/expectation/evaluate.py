@@ -6,9 +6,11 @@ import jax.numpy as jnp
 
 from taut.expectation import quadrature
 from taut.expectation.elementwise import Unreadable
-from taut.expectation.functions import absolute_form, power_of
+from taut.expectation.expression import power_of
+from taut.expectation.functions import absolute_form
 from taut.expectation.integrals import of_function, with_elements
 from taut.expectation.moments import AbstractMoments, Product
+from taut.expectation.scaled import precision_entry
 from taut.expectation.terms import (
     Affine,
     Entry,
@@ -48,27 +50,25 @@ def expect_term(term: Term, moments: AbstractMoments) -> Any:
     pairings = _with_functions(term, shift, moments)
     sums: Any = 0.0
     for product in pairings:
-        rest = [_of_scale(name, powers, product, moments) for name in scaled]
+        rest = [_of_scale(e, powers, product, moments) for e in scaled.values()]
         sums = sums + moments.contract(Product((*fixed, *rest)) * product, ()).array
     return sums
 
 
-def _scaled_blocks(term: Term, moments: AbstractMoments) -> tuple[str, ...]:
-    """Precisions of the blocks whose elements the term has."""
+def _scaled_blocks(term: Term, moments: AbstractMoments) -> dict[str, Entry]:
+    """Precisions of the blocks whose elements the term has, each at the term's element of it."""
     inner = [t for a in term.exponents for t in a.terms]
     inner += [t for f in term.functions for a in f.args for t in a.terms]
     if any(moments.precision_of(e) for t in inner for e in t.linear):
         raise Unreadable("a nonlinear function of a block that has its precision inside")
-    found = dict.fromkeys(moments.precision_of(e) for e in term.linear)
-    return tuple(name for name in found if name)
+    names = dict.fromkeys(moments.precision_of(e) for e in term.linear)
+    return {name: precision_entry(term, moments.q[name]) for name in names if name}
 
 
-def _of_scale(name: str, powers: Any, product: Product, moments: AbstractMoments) -> Tensor:
+def _of_scale(entry: Entry, powers: Any, product: Product, moments: AbstractMoments) -> Tensor:
     """Moment of a block's precision: its own power less one for each covariance."""
-    count = product.scales.count(name)
-    mine = [(e, p) for e, p in powers if e.latent == name]
-    entry, p = mine[0] if mine else (Entry(name, ()), Power())
-    p = p * Power(power=-float(count))
+    count = product.scales.count(entry.latent)
+    p = dict(powers).get(entry, Power()) * Power(power=-float(count))
     return moments.power(entry, p) if any(p) else Tensor(jnp.ones(()))
 
 

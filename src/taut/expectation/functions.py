@@ -1,19 +1,19 @@
-"""Nonlinear functions of few affine forms: found in the tree of operations, and evaluated."""
+"""Nonlinear functions of few affine forms: found in the tree of operations."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from taut.expectation import algebra
+from taut.expectation.certain import is_positive
 from taut.expectation.elementwise import Node, Unreadable
+from taut.expectation.expression import Expr
 from taut.expectation.terms import (
     Affine,
     Entry,
     Function,
-    Power,
     Tensor,
     Term,
     Terms,
@@ -24,9 +24,6 @@ from taut.expectation.terms import (
 
 MAX_ARGS = 6  # Gaussian arguments of one function
 KINKS = frozenset("abs max min sign select_n clamp floor ceil round".split())
-
-Expr = tuple[Any, ...]
-"""("arg", i) | ("const", i) | ("grid", i) | ("number", x) | (name, primitive, parameters, children)."""
 
 
 def force(node: Node, outer: tuple[int, ...]) -> Terms:
@@ -157,9 +154,9 @@ def _absolute_of_product(node: Node) -> Node | None:
     if inner.op is None or inner.op[0] not in ("mul", "div"):
         return None
     a, b = inner.children
-    if algebra.is_positive(b):
+    if is_positive(b):
         return Node(None, None, inner.op, (Node(None, None, node.op, (a,)), b))
-    if inner.op[0] == "mul" and algebra.is_positive(a):
+    if inner.op[0] == "mul" and is_positive(a):
         return Node(None, None, inner.op, (Node(None, None, node.op, (b,)), a))
     return None
 
@@ -340,64 +337,3 @@ def absolute_form(function: Function) -> tuple[float, Expr] | None:
     if inner[0] == "times" and len(inner) == 3 and inner[1][0] == "number":
         _, (_, scale), inner = inner
     return (scale, shift) if inner == ("arg", 0) else None
-
-
-# --- evaluating --------------------------------------------------------------------------------
-
-
-def evaluate(expr: Expr, args: list[Any], consts: list[Any], grids: list[Any]) -> Any:
-    """Evaluate an expression on arrays that broadcast against each other."""
-    memo: dict[int, Any] = {}
-
-    def visit(e: Expr) -> Any:
-        if id(e) not in memo:
-            memo[id(e)] = _visit(e, visit, {"arg": args, "const": consts, "grid": grids})
-        return memo[id(e)]
-
-    return visit(expr)
-
-
-def _visit(e: Expr, visit: Any, leaves: dict[str, list[Any]]) -> Any:
-    kind = e[0]
-    if kind in leaves:
-        return leaves[kind][e[1]]
-    if kind == "number":
-        return jnp.asarray(e[1])
-    if kind == "op":
-        _, name, prim, params, children = e
-        return _bind(name, prim, dict(params), [visit(c) for c in children])
-    if kind == "power":
-        return power_of(visit(e[1]), e[2])
-    found = [visit(c) for c in e[1:]]
-    if kind == "exp":
-        return jnp.exp(found[0])
-    total = found[0]
-    for x in found[1:]:
-        total = total * x if kind == "times" else total + x
-    return total
-
-
-def power_of(x: Any, p: Power) -> Any:
-    """x^p log^k(x) (1-x)^r log^l(1-x) of numbers."""
-    total: Any = 1.0
-    for base, exponent, logs in ((x, p.power, p.logs), (1.0 - x, p.copower, p.cologs)):
-        if exponent:
-            total = total * (base ** int(exponent) if exponent == int(exponent) else base**exponent)
-        if logs:
-            total = total * jnp.log(base) ** logs
-    return total
-
-
-def _bind(name: str, prim: Any, params: dict[str, Any], inputs: list[Any]) -> Any:
-    if name == "convert_element_type":
-        return inputs[0].astype(params["new_dtype"])
-    if name in ("copy", "stop_gradient"):
-        return inputs[0]
-    if name != "select_n" and len(inputs) > 1:
-        kind = jnp.result_type(*inputs)
-        inputs = [x.astype(kind) for x in inputs]
-    elif name == "select_n":
-        kind = jnp.result_type(*inputs[1:])
-        inputs = [inputs[0], *(x.astype(kind) for x in inputs[1:])]
-    shape = np.broadcast_shapes(*(np.shape(x) for x in inputs))
-    return prim.bind(*(jnp.broadcast_to(x, shape) for x in inputs), **params)

@@ -133,77 +133,92 @@ class Gaussian(eqx.Module):
 
 
 class Scaled(eqx.Module):
-    r"""A dense Gaussian block and a positive scalar that divides its covariance, jointly.
+    r"""A Gaussian block and the precisions that divide its covariances, jointly.
 
-    :math:`q(w, \tau) = N(w \mid m, V / \tau)\, q(\tau)`; with a Gamma :math:`q(\tau)` the
-    normal-gamma distribution, the exact posterior of conjugate linear models (Bishop 2006,
-    section 2.3.6). Given tau, Wick's formula holds with V / tau for V.
+    :math:`q(w, \tau) = N(w \mid m, V / \tau)\, q(\tau)`, copy by copy; with a Gamma
+    :math:`q(\tau)` the normal-gamma distribution, the exact posterior of conjugate linear models.
+    With a Wishart :math:`q(\Lambda)` it is the normal-Wishart distribution, V being the identity
+    over kappa and its quotient :math:`\Lambda^{-1} / \kappa` (Bishop 2006, section 2.3.6). Given
+    the precision, Wick's formula holds.
 
     Attributes:
-        normal: the block, with V as its covariance; one copy.
-        precision: factor of tau, whose statistics are log tau and tau.
-        precision_name: tau's name.
+        normal: the block, with V as its covariance.
+        precision: factor of the precisions, of the shape of the block's batch dimensions, or of
+            matrices; its statistics are (log tau, tau) or (log det, matrix).
+        precision_name: their latent's name.
     """
 
     normal: Gaussian
     precision: AbstractContinuous
     precision_name: str = eqx.field(static=True)
 
-    batch_ndim = 0
+    def __check_init__(self) -> None:
+        """Check that every copy has its precision."""
+        batch = self.normal.shapes[0][1][: self.batch_ndim]
+        expected = (*batch, self.size, self.size) if self.is_matrix else batch
+        if self.precision.shape != expected:
+            raise ArgumentError(
+                f"the precision '{self.precision_name}' of the block {', '.join(self.normal.names)} "
+                f"must have shape {expected}, got {self.precision.shape}; set batch_ndim of the block "
+                "to the number of dimensions that both share"
+            )
+        if self.is_matrix and [len(s) for _, s in self.normal.shapes] != [len(batch) + 1]:
+            raise ArgumentError(
+                f"the block of the matrix precision '{self.precision_name}' must hold one vector per "
+                f"matrix, got the shapes {dict(self.normal.shapes)}"
+            )
+
+    @property
+    def batch_ndim(self) -> int:
+        """Leading dimensions of every latent that are independent."""
+        return self.normal.batch_ndim
+
+    @property
+    def size(self) -> int:
+        """Gaussian elements that have one precision."""
+        return self.normal.layout[1]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether precisions are matrices."""
+        return self.precision.kind == "matrix"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The latents, tau last."""
+        """The latents, the precision last."""
         return (*self.normal.names, self.precision_name)
 
     def place(self, name: str) -> tuple[tuple[int, ...], slice]:
-        """Shape of a latent, and its elements within the block."""
-        return ((), slice(0, 0)) if name == self.precision_name else self.normal.place(name)
+        """Shape of a latent, and its elements within a copy of the block."""
+        if name == self.precision_name:
+            return self.precision.shape, slice(0, 0)
+        return self.normal.place(name)
 
     def mean_of(self, name: str) -> Array:
         """Mean of one latent of the Gaussian block."""
         return self.normal.mean_of(name)
 
     def cross(self, a: str, b: str) -> Array:
-        """Covariance of two latents where tau is one."""
+        """Covariance of two latents where the precision is one, or the identity."""
         return self.normal.cross(a, b)
 
     @property
     def entropy(self) -> Array:
         """Entropy, nats."""
-        mean_log = self.precision.mean[0]
-        return self.normal.entropy - 0.5 * self.normal.mean.size * mean_log + self.precision.entropy
+        mean_log = jnp.sum(self.precision.mean[0])
+        shrunk = 0.5 * mean_log * (1.0 if self.is_matrix else self.size)
+        return self.normal.entropy - shrunk + self.precision.entropy
 
     def sample(self, key: Array, num_draws: int) -> dict[str, Array]:
         """Draws by latent, (num_draws, *shape)."""
         first, second = jax.random.split(key)
-        tau = self.precision.sample(first, num_draws)
+        drawn = self.precision.sample(first, num_draws)
         noise = jax.random.normal(second, (num_draws, *self.normal.mean.shape), float)
-        points = self.normal.place_noise(noise / jnp.sqrt(tau)[:, None, None])
-        return {**self.normal.values(points), self.precision_name: tau}
-
-    def updated(self, cotangent: "Scaled", step: Any) -> tuple["Scaled", Array]:
-        """The optimum of an expected log joint, and whether it is proper.
-
-        Args:
-            cotangent: its gradient; it is linear in E[tau w w'], E[tau w], E[tau], E[log tau].
-            step: damps the update in natural parameters; 1 is the optimum.
-        """
-        mean, mean_tau = self.normal.mean[0], self.precision.mean[1]
-        slope, bend = cotangent.normal.mean[0], cotangent.normal.covariance[0]
-        linear = slope / mean_tau - 2.0 * bend @ mean
-        level = cotangent.precision.mean[1] - mean @ bend @ mean - linear @ mean
-        old = jnp.linalg.inv(self.normal.covariance[0])
-        tau_log, tau_level = self.precision.natural
-        half = 0.5 * len(mean)
-        p = (1.0 - step) * old - 2.0 * step * bend
-        b = (1.0 - step) * old @ mean + step * linear
-        c = (1.0 - step) * (tau_level - 0.5 * mean @ old @ mean) + step * level
-        d = (1.0 - step) * (tau_log + half) + step * cotangent.precision.mean[0]
-        root = jnp.linalg.cholesky(0.5 * (p + p.T))
-        centre = jax.scipy.linalg.cho_solve((root, True), b)
-        covariance = jax.scipy.linalg.cho_solve((root, True), jnp.eye(len(mean)))
-        normal = Gaussian(self.normal.shapes, centre, covariance)
-        precision = self.precision.with_natural((d - half, c + 0.5 * centre @ p @ centre))
-        proper = precision.is_proper() & jnp.all(jnp.isfinite(covariance))
-        return Scaled(normal, precision, self.precision_name), proper  # type: ignore[arg-type]
+        if self.is_matrix:
+            root = jnp.linalg.cholesky(drawn.reshape(*noise.shape, self.size))
+            noise = jax.scipy.linalg.solve_triangular(root.mT, noise[..., None], lower=False)[
+                ..., 0
+            ]
+        else:
+            noise = noise / jnp.sqrt(drawn.reshape(*noise.shape[:-1], 1))
+        return {**self.normal.values(self.normal.place_noise(noise)), self.precision_name: drawn}

@@ -18,7 +18,8 @@ import numpy as np
 
 from taut.expectation import quadrature
 from taut.expectation.elementwise import Unreadable
-from taut.expectation.functions import absolute_form, evaluate
+from taut.expectation.expression import evaluate
+from taut.expectation.functions import absolute_form
 from taut.expectation.moments import AbstractMoments, Product, total
 from taut.expectation.pool import expand
 from taut.expectation.terms import Affine, Entry, Function, Tensor, Term, union

@@ -21,6 +21,7 @@ from typing_extensions import override
 from taut.expectation.elementwise import Unreadable
 from taut.expectation.factor import AbstractChain, AbstractContinuous, AbstractDiscrete
 from taut.expectation.gaussian import Gaussian, Scaled
+from taut.expectation.indicators import are_distinct, joint_probs
 from taut.expectation.pool import StaticIndex, expand
 from taut.expectation.terms import (
     Affine,
@@ -227,13 +228,15 @@ class AbstractMoments(abc.ABC):
         grid = self.grid(entry.latent)
         if grid is None:
             return None
-        from taut.expectation.functions import power_of
+        from taut.expectation.expression import power_of
 
         points, probabilities = grid
         return jnp.sum(probabilities * power_of(points, p), axis=0)
 
     def grid(self, latent: str) -> tuple[Any, Any] | None:
         """Points and probabilities of a latent that is integrated on a grid, grid axis first."""
+        if isinstance(self.q[latent], Scaled):
+            raise Unreadable(f"a nonlinear function of '{latent}', which is joined to its block")
         if latent not in self._grids:
             self._grids[latent] = self.q[latent].grid(GRID_POINTS)
         return self._grids[latent]
@@ -264,58 +267,15 @@ class AbstractMoments(abc.ABC):
     def _indicators(self, factor: AbstractDiscrete, group: list[tuple[Entry, int]]) -> list[Tensor]:
         """Probability that elements of one latent have given values."""
         if len(group) == 2:
-            joint = self._pair(factor, *group)
+            joint = joint_probs(factor, group[0], group[1], self.arrays)
             if joint is not None:
-                return [joint]
-        if len(group) > 1 and (isinstance(factor, AbstractChain) or not self._distinct(group)):
+                return [self.look_up(*joint)]
+        dependent = isinstance(factor, AbstractChain) or not are_distinct(group, self.arrays)
+        if len(group) > 1 and dependent:
             raise Unreadable(
                 f"elements of '{group[0][0].latent}' that may be the same or dependent"
             )
         return [self.look_up(factor.probs, (*e.index, axis)) for e, axis in group]
-
-    def _pair(
-        self, factor: AbstractDiscrete, first: tuple[Entry, int], second: tuple[Entry, int]
-    ) -> Tensor | None:
-        """Joint probability of two elements that lie side by side, apart or on each other."""
-        (a, at_a), (b, at_b) = first, second
-        where = positions(a, b, self.arrays, factor.shape[-1]) if factor.shape else None
-        if where is None:
-            return None
-        x, y, axes = where
-        same = (x == y)[..., None, None]
-        if isinstance(factor, AbstractChain):
-            if np.any(np.abs(x - y) > 1):
-                return None
-            if np.all(same):
-                joint = jnp.zeros(())
-            else:
-                earlier = np.minimum(np.minimum(x, y), factor.shape[-1] - 2)
-                joint = jnp.take(factor.pairs, earlier, axis=-3)
-                joint = jnp.where((y < x)[..., None, None], joint.mT, joint)
-        elif not same.any():
-            return None  # independent
-        else:
-            of_a, of_b = (jnp.take(factor.probs, i, axis=-2) for i in (x, y))
-            joint = of_a[..., :, None] * of_b[..., None, :]
-        if same.any():
-            probs = jnp.take(factor.probs, x, axis=-2)
-            joint = jnp.where(same, probs[..., None] * np.eye(probs.shape[-1]), joint)
-        return self.look_up(joint, (*a.index[:-1], *axes, at_a, at_b))
-
-    def _distinct(self, group: list[tuple[Entry, int]]) -> bool:
-        """True if no two of the elements can be the same one."""
-        entries = [e for e, _ in group]
-        return all(
-            any(self._differ(i, j) for i, j in zip(a.index, b.index, strict=True))
-            for n, a in enumerate(entries) for b in entries[:n]
-        )  # fmt: skip
-
-    def _differ(self, i: int | IndexRef, j: int | IndexRef) -> bool:
-        if not (isinstance(i, IndexRef) and isinstance(j, IndexRef)) or i.axes != j.axes:
-            return False
-        x, y = self.arrays[i.slot], self.arrays[j.slot]
-        static = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
-        return static and bool(np.all(x != y))
 
 
 class Moments(AbstractMoments):
@@ -380,33 +340,6 @@ class AtPoint(AbstractMoments):
     @override
     def covariance(self, a: Entry, b: Entry) -> Product | None:
         return None
-
-
-def positions(
-    a: Entry, b: Entry, arrays: Any, size: int
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]] | None:
-    """Places of two elements of a latent along its last dimension, and the axes they vary on.
-
-    None where they are not known while tracing, or where the elements differ in other dimensions.
-    """
-    if a.index[:-1] != b.index[:-1]:
-        return None
-    found = []
-    for last in (a.index[-1], b.index[-1]):
-        if not isinstance(last, IndexRef):
-            found.append((np.arange(size), (last,)))
-            continue
-        array = arrays[last.slot]
-        array = array.array if isinstance(array, StaticIndex) else array
-        if not isinstance(array, np.ndarray | np.generic):
-            return None
-        places = np.asarray(array, int)
-        found.append((np.where(places < 0, places + size, places), last.axes))
-    (x, axes), (y, others) = found
-    if axes and others and axes != others:
-        return None
-    x, y = np.broadcast_arrays(x, y)
-    return x, y, axes or others
 
 
 def total(tensors: list[Tensor]) -> Tensor:

@@ -47,15 +47,18 @@ class Pool:
 
     def add(self, array: Any) -> int:
         """Slot of an index array."""
-        name = (array.shape, array.tobytes()) if isinstance(array, np.ndarray) else id(array)
+        known = isinstance(array, np.ndarray | np.generic)
+        name = (array.shape, array.tobytes()) if known else id(array)
         if name not in self._slots:
             self._slots[name] = len(self.arrays)
             self.arrays.append(array)
         return self._slots[name]
 
     def once(self, name: Any, inputs: list[Any], compute: Callable[[], Any]) -> Any:
-        """Result of a computation, done once for the same inputs."""
-        full = (name, tuple(id(x) for x in inputs))
+        """Result of a computation, done once for the same inputs; numbers are told by value."""
+        numbers = (np.ndim(x) == 0 and isinstance(x, np.ndarray | np.generic) for x in inputs)
+        known = zip(inputs, numbers, strict=True)
+        full = (name, tuple((x.dtype.str, x.item()) if number else id(x) for x, number in known))
         if full not in self._results:
             self._results[full] = (compute(), inputs)  # inputs are kept, so their ids are too
         return self._results[full][0]

@@ -1,5 +1,6 @@
 """Reading a jaxpr in the algebra of expectations."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -195,14 +196,20 @@ def _given(x: Any) -> Value:
 
 
 def _log_det(value: Value) -> Value:
-    """The log determinant of a matrix latent: an element with two indices fewer."""
-    terms = value.node.terms
-    bare = terms is not None and len(terms) == 1 and len(terms[0].powers) == 1
-    if not bare or terms[0] != Term(scale=1.0, powers=terms[0].powers):  # type: ignore[index]
+    """The log determinant of a matrix latent times a number: an element with two indices fewer."""
+    terms, size = value.node.terms or (), value.shape[-1]
+    term = terms[0] if len(terms) == 1 and len(terms[0].powers) == 1 else Term()
+    multiple = Term(operands=term.operands, scale=term.scale, powers=term.powers)
+    elsewhere = {a for t in term.operands for a in t.axes} - {*value.dims[:-2]}
+    if term != multiple or elsewhere or [p for _, p in term.powers] != [Power(1.0)]:
         raise Unreadable("the determinant of a matrix that is computed from latents")
-    ((entry, _),) = terms[0].powers  # type: ignore[index]
+    if term.scale <= 0.0:
+        raise Unreadable(f"the determinant of a matrix latent times {term.scale:g}")
+    entry = term.powers[0][0]
     inner = entry._replace(index=entry.index[:-2], signed=True)
-    node = Node((Term(powers=((inner, Power(logs=1)),)),))
+    found = [Term(powers=((inner, Power(logs=1)),)), Term(scale=size * math.log(term.scale))]
+    found += [Term((Tensor(jnp.log(t.array), t.axes),), scale=float(size)) for t in term.operands]
+    node = Node(tuple(t for t in found if t.scale))
     return Value(value.shape[:-2], value.dims[:-2], node, value.guards)
 
 

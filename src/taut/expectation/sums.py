@@ -15,7 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from taut.expectation.evaluate import expect
-from taut.expectation.functions import power_of
+from taut.expectation.expression import power_of
 from taut.expectation.moments import AbstractMoments, Product
 from taut.expectation.pool import expand
 from taut.expectation.terms import Entry, IndexRef, Power, Tensor, Term, contract, union

@@ -140,9 +140,10 @@ def kinds_of(q: Factors) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and kind of every latent."""
     found: dict[str, tuple[tuple[int, ...], str]] = {}
     for name, factor in by_latent(q).items():
-        if isinstance(factor, Gaussian | Scaled):
-            is_scale = isinstance(factor, Scaled) and name == factor.precision_name
-            found[name] = (factor.place(name)[0], "positive" if is_scale else "gaussian")
+        if isinstance(factor, Scaled) and name == factor.precision_name:
+            found[name] = (factor.precision.shape, factor.precision.kind)
+        elif isinstance(factor, Gaussian | Scaled):
+            found[name] = (factor.place(name)[0], "gaussian")
         elif isinstance(factor, AbstractDiscrete):
             found[name] = (factor.shape, f"discrete:{factor.probs.shape[-1]}")
         else:

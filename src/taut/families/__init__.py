@@ -19,6 +19,7 @@ from taut.families.gaussian import (
 )
 from taut.families.grid import Grid
 from taut.families.matrix import Wishart
+from taut.families.normal_wishart import CholeskyNormalWishart as CholeskyNormalWishart
 from taut.families.product import CholeskyWishart as CholeskyWishart
 from taut.families.product import LogGamma as LogGamma
 from taut.families.product import LogitBeta as LogitBeta

@@ -167,13 +167,9 @@ class CholeskyWishart(AbstractPart):
 
     @override
     def log_prob(self, points: Points) -> Float[np.ndarray, " n"]:
-        n, b, p = len(points), len(self.df), self._size
-        points = points.reshape(n, b, -1)
+        p, root = self._size, self.roots(points)
         row, column = np.tril_indices(p, -1)
-        root = np.zeros((n, b, p, p))
-        root[..., row, column] = points[..., : len(row)]
-        logs = points[..., len(row) :]
-        root[..., np.arange(p), np.arange(p)] = np.exp(logs)
+        logs = np.log(np.einsum("nbii->nbi", root))
         lower = np.linalg.solve(np.broadcast_to(self.factor, root.shape), root)
         diagonal = np.einsum("nbii->nbi", lower)
         half = 0.5 * self._freedom
@@ -182,6 +178,16 @@ class CholeskyWishart(AbstractPart):
         scale = np.log(np.einsum("bii->bi", self.factor)) @ (1.0 + np.arange(p))
         total = (chi - special.gammaln(half) + logs).sum(axis=(1, 2)) + normal.sum(axis=(1, 2))
         return total - scale.sum()
+
+    def roots(self, points: Points) -> np.ndarray:
+        """The Cholesky factors, shape (n, b, p, p), of coordinates (n, k)."""
+        p = self._size
+        row, column = np.tril_indices(p, -1)
+        points = points.reshape(len(points), len(self.df), -1)
+        root = np.zeros((*points.shape[:2], p, p))
+        root[..., row, column] = points[..., : len(row)]
+        root[..., np.arange(p), np.arange(p)] = np.exp(points[..., len(row) :])
+        return root
 
     @property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -203,12 +209,12 @@ class CholeskyWishart(AbstractPart):
 
 
 class ScaledNormal(AbstractPart):
-    """w ~ N(location, L L' / tau) with log tau as the last coordinate.
+    """Blocks w ~ N(location, L L' / tau), each with its tau: all w first, then all log tau.
 
     Attributes:
-        location: of w, shape (k,).
-        factor: lower-triangular L, shape (k, k).
-        log_tau: density of log tau.
+        location: of the w, shape (b, k).
+        factor: lower-triangular L, shape (b, k, k).
+        log_tau: densities of the b log tau.
     """
 
     location: np.ndarray
@@ -223,25 +229,28 @@ class ScaledNormal(AbstractPart):
     @property
     @override
     def sd(self) -> Vector:
-        a, b = float(self.log_tau.concentration[0]), float(self.log_tau.rate[0])
-        inverse = b / (a - 1.0) if a > 1.0 else b / a
-        return np.append(np.sqrt(inverse * (self.factor**2).sum(axis=1)), self.log_tau.sd)
+        a, b = self.log_tau.concentration, self.log_tau.rate
+        inverse = b / np.where(a > 1.0, a - 1.0, a)
+        return np.append(np.sqrt(inverse[:, None] * (self.factor**2).sum(axis=2)), self.log_tau.sd)
 
     @override
     def place(self, noise: Points) -> Points:
-        log_tau = self.log_tau.place(noise[:, -1:])
-        w = self.location + np.exp(-0.5 * log_tau) * (noise[:, :-1] @ self.factor.T)
-        return np.concatenate([w, log_tau], axis=1)
+        size = self.location.size
+        log_tau = self.log_tau.place(noise[:, size:])
+        z = noise[:, :size].reshape(-1, *self.location.shape)
+        away = np.einsum("bij,nbj->nbi", self.factor, z) * np.exp(-0.5 * log_tau)[..., None]
+        return np.concatenate([(self.location + away).reshape(-1, size), log_tau], axis=1)
 
     @override
     def log_prob(self, points: Points) -> Float[np.ndarray, " n"]:
-        log_tau, k = points[:, -1], len(self.location)
-        z = np.linalg.solve(self.factor, (points[:, :-1] - self.location).T).T
-        log_det = np.log(np.diagonal(self.factor)).sum()
-        normal = (
-            -0.5 * np.exp(log_tau) * (z**2).sum(axis=1) + 0.5 * k * (log_tau - LOG_2PI) - log_det
-        )
-        return normal + self.log_tau.log_prob(points[:, -1:])
+        size, k = self.location.size, self.location.shape[1]
+        log_tau = points[:, size:]
+        away = points[:, :size].reshape(-1, *self.location.shape) - self.location
+        z = np.linalg.solve(self.factor, away.transpose(1, 2, 0))
+        square = (z**2).sum(axis=1).T
+        log_det = np.log(np.einsum("bii->bi", self.factor)).sum()
+        normal = 0.5 * (k * (log_tau - LOG_2PI) - np.exp(log_tau) * square).sum(axis=1) - log_det
+        return normal + self.log_tau.log_prob(log_tau)
 
 
 class Tabulated(AbstractPart):

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from taut._core.errors import TautError
+from taut._core.progress import Watch
+from taut.derivation.derive import TOLERANCE, Derivation, derivation_of
+from taut.families import MeanField
+from taut.plan import Plan
 from taut.posterior.storage import checked_target
 from taut.report.content import Graph, ReportContent
 from taut.report.graph import graph_of
 from taut.report.html import render
+from taut.solvers.mean_field import solve_factors
 from taut.trust.draws import Draws
 
 if TYPE_CHECKING:
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE_DRAWS, REPLICATES = 2000, 60
 MAX_OBSERVATIONS = 100_000
+MAX_SWEEPS = 1000
 
 
 def write(
@@ -34,6 +40,7 @@ def content_of(posterior: "Posterior", corrected: Draws, raw: Draws) -> ReportCo
     raw_index = raw.indices(PAGE_DRAWS, posterior.seed)
     # Deterministic sites have no drift of their own: they are in the table only.
     shown = [n for n in corrected.values if n in posterior.dims]
+    derivation = _derivation(posterior)
     return ReportContent(
         title=posterior.name,
         verdict=trust.verdict,
@@ -41,6 +48,8 @@ def content_of(posterior: "Posterior", corrected: Draws, raw: Draws) -> ReportCo
         advice=(*trust.advice, *trust.notes),
         facts=_facts(posterior),
         plan=str(posterior.plan),
+        derivation=str(derivation or ""),
+        derivation_latex=derivation.latex() if derivation else "",
         summary=posterior.summary(),
         draws={n: corrected.values[n][index] for n in shown},
         raw_draws={n: raw.values[n][raw_index] for n in shown},
@@ -81,6 +90,21 @@ def _predictive(posterior: "Posterior") -> dict[str, tuple[np.ndarray, np.ndarra
     except (TautError, NotImplementedError):  # a likelihood that cannot be drawn from has no check
         return {}
     return {n: (v, replicated[n]) for n, v in observed.items() if n in replicated}
+
+
+def _derivation(posterior: "Posterior") -> Derivation | None:
+    """What coordinate ascent did, done once more: the posterior keeps its q, not the ascent."""
+    problem, plan = posterior.problem, posterior.plan
+    if problem is None or problem.relations is None or not isinstance(plan, Plan):
+        return None
+    family = plan.family
+    if not isinstance(family, MeanField):
+        return None
+    with Watch(None, False, ()) as watch:
+        ascent, layout = solve_factors(
+            problem, family, posterior.seed, watch, TOLERANCE, MAX_SWEEPS
+        )
+    return derivation_of(problem, ascent, layout)
 
 
 def _graph(posterior: "Posterior") -> Graph | None:

@@ -55,6 +55,8 @@ class ReportContent:
         advice: What the reader can do about it, in plain words.
         facts: Label to text (ELBO, evidence, k-hat, seconds), in the order of display.
         plan: Which latents got which family, integral and solver.
+        derivation: The updates and the ELBO site by site, as text, if q is a mean field.
+        derivation_latex: The same in LaTeX.
         summary: One row per scalar parameter, labelled as in `theta[3]`; columns mean, sd, hdi_3%,
             hdi_97% and any others.
         draws: Corrected draws by site, each (n, *shape).
@@ -73,6 +75,8 @@ class ReportContent:
     advice: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     plan: str = ""
+    derivation: str = ""
+    derivation_latex: str = ""
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
     draws: Mapping[str, np.ndarray] = field(default_factory=dict)
     raw_draws: Mapping[str, np.ndarray] = field(default_factory=dict)

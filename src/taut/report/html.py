@@ -44,6 +44,7 @@ def render(content: ReportContent) -> str:
         ("predictive", "Posterior predictive check", _predictive(content)),
         ("graph", "The model's graph", _graph(content)),
         ("plan", "Plan", _plan(content)),
+        ("derivation", "Derivation", _derivation(content)),
         ("versions", "Versions", _versions(content)),
     ]
     shown = [s for s in sections if s[2]]
@@ -218,6 +219,18 @@ def _graph(content: ReportContent) -> str:
 
 def _plan(content: ReportContent) -> str:
     return f'<pre tabindex="0">{escape(content.plan)}</pre>' if content.plan else ""
+
+
+def _derivation(content: ReportContent) -> str:
+    if not content.derivation:
+        return ""
+    latex = f'<pre tabindex="0">{escape(content.derivation_latex)}</pre>'
+    return (
+        "<p>Coordinate ascent on the ELBO of this model: its factors, their updates with the numbers "
+        "of this fit, and the ELBO site by site, in nats.</p>"
+        f'<pre tabindex="0">{escape(content.derivation)}</pre>'
+        f"<details><summary>The same in LaTeX</summary>{latex}</details>"
+    )
 
 
 def _versions(content: ReportContent) -> str:

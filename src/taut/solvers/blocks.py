@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from taut.expectation import scaled
 from taut.expectation.factor import AbstractChain, AbstractDiscrete, AbstractFactor
 from taut.expectation.gaussian import Gaussian, Scaled
 from taut.expectation.transform import Compiled
@@ -86,13 +87,19 @@ def _moved(factor: Any, cotangent: Any, step: Any) -> tuple[Any, Any]:
     if isinstance(factor, Gaussian):
         return _gaussian_step(factor, cotangent, step)
     if isinstance(factor, Scaled):
-        return factor.updated(cotangent, step)
+        natural = scaled.gradient(factor, cotangent)
+        if not _is_full(step):
+            natural = _between(scaled.natural_of(factor), natural, step)
+        return scaled.with_natural(factor, natural)
     natural = factor.gradient(cotangent)
     if not _is_full(step):
-        pairs = zip(factor.natural, natural, strict=True)
-        natural = tuple((1.0 - step) * old + step * new for old, new in pairs)
+        natural = _between(factor.natural, natural, step)
     new = factor.with_natural(natural)
     return new, new.is_proper()
+
+
+def _between(old: Any, new: Any, step: Any) -> Any:
+    return jax.tree.map(lambda a, b: (1.0 - step) * a + step * b, old, new)
 
 
 def _is_full(step: Any) -> bool:

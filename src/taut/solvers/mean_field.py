@@ -25,6 +25,7 @@ from taut.families import (
     Tabulated,
     Wishart,
 )  # fmt: skip
+from taut.families.normal_wishart import CholeskyNormalWishart
 from taut.problem import Latent, Problem
 from taut.solvers.ascent import Ascent, ascend
 from taut.solvers.structure import Layout, choose_layout, site_functions, support_of
@@ -118,7 +119,7 @@ def distribution_of(problem: Problem, q: dict[str, Any]) -> Product:
         if isinstance(factor, Gaussian):
             part, index = _gaussian_part(factor, latents)
         elif isinstance(factor, Scaled):
-            part, index = _scaled_part(factor, latents)
+            part, index = _joint_part(factor, latents)
         elif name in latents:
             part, index = (
                 _part(factor, latents[name]),
@@ -135,23 +136,33 @@ def _gaussian_part(
     factor: Gaussian, latents: dict[str, Latent]
 ) -> tuple[AbstractDistribution, np.ndarray]:
     copies, size = factor.layout
-    each = [np.arange(latents[n].start, latents[n].stop).reshape(copies, -1) for n in factor.names]
-    index = np.concatenate(each, axis=1).ravel()
     mean, roots = np.asarray(factor.mean), np.linalg.cholesky(np.asarray(factor.covariance))
+    index = _places(factor, latents)
     if copies == 1:
         return DenseGaussian(mean[0], roots[0]), index
     places = np.arange(copies * size).reshape(copies, size)
     return BlockGaussian(mean.ravel(), (places,), (roots,)), index
 
 
-def _scaled_part(
+def _places(factor: Gaussian, latents: dict[str, Latent]) -> np.ndarray:
+    """Coordinates of a block's latents, copy after copy."""
+    copies, _ = factor.layout
+    each = [np.arange(latents[n].start, latents[n].stop).reshape(copies, -1) for n in factor.names]
+    return np.concatenate(each, axis=1).ravel()
+
+
+def _joint_part(
     factor: Scaled, latents: dict[str, Latent]
 ) -> tuple[AbstractDistribution, np.ndarray]:
-    normal, inner = _gaussian_part(factor.normal, latents)
-    precision: Any = factor.precision
-    a, b = (np.asarray(x, float).reshape(1) for x in (precision.concentration, precision.rate))
-    part = ScaledNormal(normal.mean, normal.factor, LogGamma(a, b, np.ones(1)))  # type: ignore[attr-defined]
-    return part, np.append(inner, latents[factor.precision_name].start)
+    precision = latents[factor.precision_name]
+    of_precision: Any = _part(factor.precision, precision)
+    mean, covariance = np.asarray(factor.normal.mean), np.asarray(factor.normal.covariance)
+    if factor.is_matrix:
+        part = CholeskyNormalWishart(mean, 1.0 / covariance[:, 0, 0], of_precision)
+    else:
+        part = ScaledNormal(mean, np.linalg.cholesky(covariance), of_precision)
+    own = np.arange(precision.start, precision.stop)
+    return part, np.append(_places(factor.normal, latents), own)
 
 
 def _part(factor: Any, latent: Latent) -> AbstractDistribution:
@@ -187,10 +198,13 @@ def _tabulated(factor: Grid, latent: Latent) -> Tabulated:
 
 def describe_factor(name: str, layout: Layout) -> str:
     """Which factor a latent has, in words."""
-    kind = dict(layout.kinds)[name]
-    for group, precision in zip(layout.blocks, layout.scales, strict=True):
+    kinds = dict(layout.kinds)
+    kind = kinds[name]
+    for group, batch, precision in zip(layout.blocks, layout.batches, layout.scales, strict=True):
         if precision and name in (*group, precision):
-            return f"normal-gamma factor over {', '.join(group)} and {precision}, conjugate"
+            kind = {"gamma": "normal-gamma", "wishart": "normal-Wishart"}[kinds[precision]]
+            many = "factors along their plates" if batch else "factor"
+            return f"{kind} {many} over {', '.join(group)} and {precision}, conjugate"
     words = {
         "gamma": "Gamma factor, conjugate", "inverse_gamma": "InverseGamma factor, conjugate",
         "beta": "Beta factor, conjugate", "dirichlet": "Dirichlet factor, conjugate",

@@ -1,7 +1,7 @@
 """From a model's terms to its factors: what is conjugate, what couples, where to begin."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,16 +10,17 @@ import numpy as np
 
 from taut.expectation.factor import AbstractDiscrete
 from taut.expectation.gaussian import Gaussian, Scaled
-from taut.expectation.moments import positions
+from taut.expectation.indicators import positions
 from taut.expectation.table import log_density
 from taut.expectation.terms import Power, Term
 from taut.expectation.transform import Compiled, by_latent, compile_terms
 from taut.families import Beta, Categorical, Chain, Dirichlet, Gamma, Grid, InverseGamma, Wishart
 from taut.problem import Latent, Problem
 from taut.solvers.blocks import Block
+from taut.solvers.joint import ONE, batch_of, joint_precision
 
 MAX_BLOCK = 600  # coordinates of one dense Gaussian block
-LOG, ONE, INVERSE, COLOG = Power(logs=1), Power(power=1.0), Power(power=-1.0), Power(cologs=1)
+LOG, INVERSE, COLOG = Power(logs=1), Power(power=-1.0), Power(cologs=1)
 CONJUGATE = {  # factor -> the statistics through which its latent must enter everywhere
     "gamma": {LOG, ONE},
     "inverse_gamma": {LOG, INVERSE},
@@ -43,7 +44,7 @@ class Layout:
         kinds: latent -> "gaussian", a key of ``CONJUGATE``, "grid", "categorical" or "chain".
         blocks: latents of each Gaussian block, in the order of updates.
         batches: leading independent dimensions of each Gaussian block.
-        scales: the precision that is joined to each Gaussian block, or "".
+        scales: the precisions that are joined to each Gaussian block, or "".
         drawn: sites that are taken on draws because their compiled mean was wrong.
     """
 
@@ -195,32 +196,35 @@ def _grouped(problem: Problem, kinds: dict[str, str], blocks: Any, terms: Any) -
     groups = [list(g) for g in blocks or ()]
     rest = [n for n in names if not any(n in g for g in groups)]
     groups += _coupled(rest, latents, terms) if blocks is None and terms else [[n] for n in rest]
-    batches, scales = [], []
-    for group in groups:
-        size = sum(latents[n].size for n in group)
-        batch = 0 if size <= MAX_BLOCK else _common_plates([latents[n] for n in group])
-        scale = "" if batch else _scale_of(group, kinds, latents, terms)
-        batches.append(batch if scale else max(batch, _uncoupled_dims(group, latents, terms)))
-        scales.append(scale)
-    once = tuple(s if scales.count(s) == 1 else "" for s in scales)
-    return Layout(tuple(kinds.items()), tuple(map(tuple, groups)), tuple(batches), once)
+
+    def scale_of(group: list[str]) -> str:
+        return joint_precision(group, kinds, latents, terms, MAX_BLOCK)
+
+    scales = [scale_of(g) for g in groups]
+    if blocks is None:
+        groups, scales = _sharing(groups, scales, scale_of)
+    scales = [s if scales.count(s) == 1 else "" for s in scales]
+    batches = tuple(
+        len(batch_of(latents[s], kinds[s])) if s else _independent_dims(g, latents, terms)
+        for g, s in zip(groups, scales, strict=True)
+    )
+    return Layout(tuple(kinds.items()), tuple(map(tuple, groups)), batches, tuple(scales))
 
 
-def _scale_of(
-    group: list[str], kinds: dict[str, str], latents: dict[str, Latent], terms: Sequence[Term]
-) -> str:
-    """The Gamma latent that multiplies every term of a block once, as in a normal-gamma prior."""
-    found = set()
-    for term in terms:
-        if not term.latents & set(group):
-            continue
-        powers = {e.latent for e, p in term.powers if p == ONE}
-        if term.exponents or term.functions or not _is_quadratic(term, set(group)):
-            return ""
-        found.add(frozenset(powers))
-    common = frozenset.intersection(*found) if found else frozenset()
-    fits = [n for n in common if kinds.get(n) == "gamma" and latents[n].shape == ()]
-    return fits[0] if len(fits) == 1 else ""
+def _sharing(
+    groups: list[list[str]], scales: list[str], scale_of: Callable[[list[str]], str]
+) -> tuple[list[list[str]], list[str]]:
+    """Join groups that have one precision: given it they are independent, by themselves not."""
+    found: list[list[str]] = []
+    of_found: list[str] = []
+    for group, scale in zip(groups, scales, strict=True):
+        at = of_found.index(scale) if scale and scale in of_found else None
+        if at is None or scale_of([*found[at], *group]) != scale:
+            found.append(group)
+            of_found.append(scale)
+        else:
+            found[at] = [*found[at], *group]
+    return found, of_found
 
 
 def _coupled(
@@ -242,6 +246,13 @@ def _coupled(
 
 def _is_quadratic(term: Term, names: set[str]) -> bool:
     return sum(e.latent in names for e in term.linear) <= 2
+
+
+def _independent_dims(group: list[str], latents: dict[str, Latent], terms: Sequence[Term]) -> int:
+    """Leading dimensions along which a block is not coupled, or cannot be for its size."""
+    size = sum(latents[n].size for n in group)
+    large = 0 if size <= MAX_BLOCK else _common_plates([latents[n] for n in group])
+    return max(large, _uncoupled_dims(group, latents, terms))
 
 
 def _uncoupled_dims(group: list[str], latents: dict[str, Latent], terms: Sequence[Term]) -> int:
@@ -291,7 +302,8 @@ def default_factors(
         )
         block = Gaussian(shapes, jnp.zeros(size), covariance, batch)
         if precision:
-            block = Scaled(block, _default("gamma", latents[precision]), precision)
+            kind = dict(layout.kinds)[precision]
+            block = Scaled(block, _default(kind, latents[precision]), precision)
         q[", ".join((*group, precision) if precision else group)] = block
     for name, kind in layout.kinds:
         if kind != "gaussian" and name not in joined:
