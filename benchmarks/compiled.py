@@ -3,7 +3,7 @@
     python -m benchmarks.compiled
     python -m benchmarks.compiled --cases mixture,bayespy
 
-Cases: mixture (scikit-learn), topics (scikit-learn, gensim), bayespy (BayesPy's example models),
+Cases: mixture and full-mixture (scikit-learn), topics (scikit-learn, gensim), bayespy (BayesPy's example models),
 and hierarchical, logistic, poisson (NumPyro's SVI). Every case runs in a process of its own, so
 that a first fit compiles; peers that are not installed and data that are not there are skipped.
 """
@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks import fresh, store
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mixture": ("benchmarks.peers_mixture:measure", {}),
+    "mixture": ("benchmarks.peers_mixture:measure", {"kind": "diag"}),
+    "full-mixture": ("benchmarks.peers_mixture:measure", {"kind": "full"}),
     "topics": ("benchmarks.peers_topics:measure", {}),
     "bayespy": ("benchmarks.peers_bayespy:measure", {}),
     "hierarchical": ("benchmarks.peers_svi:measure", {"name": "hierarchical"}),

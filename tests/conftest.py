@@ -14,6 +14,10 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    # JAX does not lock the files of compiled programs, so each test process has its own.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] += f"/{worker}"
+
 if os.environ.get("TAUT_TEST_NO_TYPES") != "1":
     # Before any test module imports taut: the hook works on modules loaded after it.
     jaxtyping.install_import_hook("taut", "beartype.beartype")
