@@ -42,7 +42,11 @@ def draw(q: Factors, seed: int, num_draws: int) -> dict[str, Any]:
 
 
 def _gaussian_draws(factor: Gaussian, rng: np.random.Generator, num_draws: int) -> dict[str, Any]:
-    mean, roots = np.asarray(factor.mean), np.linalg.cholesky(np.asarray(factor.covariance))
+    mean, covariance = np.asarray(factor.mean), np.asarray(factor.covariance)
+    try:
+        roots = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:  # of an improper posterior: its draws say nothing
+        roots = np.full_like(covariance, np.nan)
     noise = rng.standard_normal((num_draws, *mean.shape))
     points = mean + np.einsum("bij,nbj->nbi", roots, noise)
     return {n: points[..., factor.place(n)[1]].reshape(num_draws, *s) for n, s in factor.shapes}
