@@ -19,6 +19,7 @@ import numpy as np
 from typing_extensions import override
 
 from taut.expectation.elementwise import Unreadable
+from taut.expectation.expression import power_of
 from taut.expectation.factor import AbstractChain, AbstractContinuous, AbstractDiscrete
 from taut.expectation.gaussian import Gaussian, Scaled
 from taut.expectation.indicators import are_distinct, joint_probs
@@ -228,8 +229,6 @@ class AbstractMoments(abc.ABC):
         grid = self.grid(entry.latent)
         if grid is None:
             return None
-        from taut.expectation.expression import power_of
-
         points, probabilities = grid
         return jnp.sum(probabilities * power_of(points, p), axis=0)
 
@@ -314,10 +313,10 @@ class Moments(AbstractMoments):
 
 
 class AtPoint(AbstractMoments):
-    """Moments of a point: the elements themselves, so that terms are simply evaluated.
+    """Moments of a point: elements and their powers themselves, so that terms are simply evaluated.
 
     Args:
-        values: latent -> its value, all of them real.
+        values: latent -> its value.
         arrays: the pool's index arrays.
     """
 
@@ -340,6 +339,14 @@ class AtPoint(AbstractMoments):
     @override
     def covariance(self, a: Entry, b: Entry) -> Product | None:
         return None
+
+    @override
+    def power(self, entry: Entry, p: Power) -> Tensor:
+        value = self.values[entry.latent]
+        if len(entry.index) == jnp.ndim(value) - 2:  # a matrix enters by its log determinant
+            return self.look_up(p.logs * jnp.linalg.slogdet(value)[1], entry.index)
+        element = self.look_up(value, entry.index)
+        return Tensor(power_of(element.array, p), element.axes)
 
 
 def total(tensors: list[Tensor]) -> Tensor:

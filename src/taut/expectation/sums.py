@@ -12,13 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from typing_extensions import override
 
 from taut.expectation.evaluate import expect
-from taut.expectation.expression import power_of
-from taut.expectation.moments import AbstractMoments, Product
+from taut.expectation.moments import AtPoint
 from taut.expectation.pool import expand
-from taut.expectation.terms import Entry, IndexRef, Power, Tensor, Term, contract, union
+from taut.expectation.terms import Entry, IndexRef, Tensor, Term, contract, union
 from taut.expectation.transform import Compiled
 
 MOST = 2**26  # numbers in one folded array
@@ -121,47 +119,10 @@ def _atoms(term: Term) -> Any:
 # --- at a point ------------------------------------------------------------------------------------
 
 
-class AtValues(AbstractMoments):
-    """Moments of a point in the model's own space: the elements and their powers themselves.
-
-    Args:
-        values: latent -> its value.
-        arrays: the pool's index arrays.
-    """
-
-    def __init__(self, values: Mapping[str, Any], arrays: list[Any]) -> None:
-        super().__init__({}, arrays)
-        self.values = values
-
-    @override
-    def mean(self, entry: Entry) -> Tensor:
-        return self.look_up(self.values[entry.latent], entry.index)
-
-    @override
-    def precision_of(self, entry: Entry) -> str:
-        return ""
-
-    @override
-    def share_block(self, a: Entry, b: Entry) -> bool:
-        return False
-
-    @override
-    def covariance(self, a: Entry, b: Entry) -> Product | None:
-        return None
-
-    @override
-    def power(self, entry: Entry, p: Power) -> Tensor:
-        value = self.values[entry.latent]
-        if len(entry.index) == jnp.ndim(value) - 2:  # a matrix enters by its log determinant
-            return self.look_up(p.logs * jnp.linalg.slogdet(value)[1], entry.index)
-        element = self.look_up(value, entry.index)
-        return Tensor(power_of(element.array, p), element.axes)
-
-
 def value_at(summands: tuple[Compiled, ...], values: Mapping[str, Any]) -> Any:
     """The log likelihood of all rows at values of the latents, a scalar.
 
     Written in JAX, so that it can be read again as if it were the model's own.
     """
-    parts = [expect(c.terms, AtValues(values, list(c.arrays))) for c in summands]
+    parts = [expect(c.terms, AtPoint(values, list(c.arrays))) for c in summands]
     return sum(parts, start=jnp.zeros(()))

@@ -143,12 +143,12 @@ class Gamma(AbstractContinuous):
 
     @property
     def concentration(self) -> Array:
-        """A."""
+        """Shape a, above 0."""
         return self.natural[0] + 1.0
 
     @property
     def rate(self) -> Array:
-        """B."""
+        """Rate b, above 0."""
         return -self.natural[1]
 
     @property
@@ -217,12 +217,12 @@ class InverseGamma(AbstractContinuous):
 
     @property
     def concentration(self) -> Array:
-        """A."""
+        """Shape a, above 0."""
         return -self.natural[0] - 1.0
 
     @property
     def rate(self) -> Array:
-        """B."""
+        """Rate b, above 0."""
         return -self.natural[1]
 
     @property

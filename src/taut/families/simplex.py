@@ -113,12 +113,12 @@ class Beta(AbstractContinuous):
 
     @property
     def concentration1(self) -> Array:
-        """A."""
+        """Shape a of x, above 0."""
         return self.natural[0] + 1.0
 
     @property
     def concentration0(self) -> Array:
-        """B."""
+        """Shape b of 1 - x, above 0."""
         return self.natural[1] + 1.0
 
     @property

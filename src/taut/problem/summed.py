@@ -310,8 +310,9 @@ def without_discrete(program: Program, summed: Summed) -> Program:
 
 def _notes(summed: Summed) -> list[str]:
     names = [s.name for s in summed.functions.discrete]
+    plural = "s" * (len(names) > 1)
     notes = [
-        f"discrete latent{'s' * (len(names) > 1)} {listing(names)} summed out exactly: see responsibilities"
+        f"discrete latent{plural} {listing(names)} summed out exactly from the log joint: see responsibilities"
     ]
     if summed.varying:
         notes.append(
