@@ -165,15 +165,15 @@ def _estimate(plan: Plan, runs: _Runs, scale: Any) -> Estimate:
     weight = _weights(plan, runs)
     cost = Terms(*map(_weighted, weight, runs.cost))
     local = jnp.sum(cost.local, (0, 1, 2))
-    value = jnp.sum(cost.shared) + scale * jnp.sum(local)
+    value = jnp.sum(cost.shared) + jnp.sum(scale * local)
     surrogate = value
-    total = cost.shared + scale * jnp.sum(cost.local, -1)
+    total = cost.shared + jnp.sum(scale * cost.local, -1)
     for name, score in runs.scores.items():
         site, estimator = plan[name]
         at_stake, share = (cost.local, weight.local) if site.local else (total, weight.shared)
         baseline, misfit = _baseline(estimator, at_stake, share, runs.baselines.get(name))
         signal = jax.lax.stop_gradient(at_stake - share * baseline)
-        gain = jnp.sum(signal * score) * (scale if site.local else 1.0)
+        gain = jnp.sum(signal * score * (scale if site.local else 1.0))
         surrogate = surrogate + gradient_only(gain - misfit)
     value, local = jax.lax.stop_gradient((value, local))
     return Estimate(value, surrogate, local)

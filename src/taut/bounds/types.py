@@ -65,6 +65,7 @@ class AbstractBound(abc.ABC):
             shared: sites that all data share although their batch shape happens to begin with n.
                 All other sites with such a batch shape are local: row i belongs to datum i.
             scale: number of data over the batch's; multiplies every term that belongs to a datum.
+                One number, or one per datum, (n,), with 0 for data that are padding.
 
         Returns:
             The bound's value and what to differentiate.

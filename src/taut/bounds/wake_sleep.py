@@ -166,11 +166,12 @@ class _Phases:
         value = power_mean(log_ratio, self.order)
         learned = weight * (log_p + drawn.log_q if self.wake else log_p)
         factor = scale if plan.num_data else 1.0
-        surrogate = factor * (jnp.sum(value) + gradient_only(jnp.sum(learned)))
+        surrogate = jnp.sum(factor * value) + gradient_only(jnp.sum(factor * learned))
         if self.sleep and dream is not None:
-            surrogate = surrogate + factor * gradient_only(_asleep(dream, sleep_key))
+            dreamt = gradient_only(_asleep(dream, sleep_key))
+            surrogate = surrogate + jnp.mean(factor) * dreamt
         local = value if plan.num_data else jnp.zeros(0)
-        return Estimate(factor * jnp.sum(value), surrogate, local)
+        return Estimate(jnp.sum(factor * value), surrogate, local)
 
 
 def _fixed_draws(site: Site, settings: int) -> AbstractEstimator:

@@ -97,7 +97,7 @@ class AbstractWeighted(AbstractBound):
         value = jax.lax.stop_gradient(bound)
         local = value if plan.num_data else jnp.zeros(0)
         factor = scale if plan.num_data else 1.0
-        return Estimate(factor * jnp.sum(value), factor * jnp.sum(surrogate), local)
+        return Estimate(jnp.sum(factor * value), jnp.sum(factor * surrogate), local)
 
     def _check(self, plan: Plan) -> None:
         for site, estimator in zip(plan.sites, plan.estimators, strict=True):

@@ -5,6 +5,7 @@ conjugate structure (Gamma, Beta, Dirichlet, Wishart, Categorical, Chain, Grid a
 """
 
 from taut.expectation.gaussian import Gaussian, Scaled
+from taut.families.amortised import Amortised, Point
 from taut.families.categorical import Categorical
 from taut.families.chain import Chain
 from taut.families.factors import Gamma, InverseGamma
@@ -45,6 +46,7 @@ __all__ = [
     "AbstractForm",
     "AbstractGaussian",
     "AbstractGaussianFamily",
+    "Amortised",
     "Beta",
     "Block",
     "BlockGaussian",
@@ -63,6 +65,7 @@ __all__ = [
     "LowRankGaussian",
     "MeanField",
     "MixtureGaussian",
+    "Point",
     "Scaled",
     "Wishart",
 ]

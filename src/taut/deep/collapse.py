@@ -1,0 +1,124 @@
+"""How much an amortised q uses each latent dimension: divergence, activity, information."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from taut.data.feeds import Batch
+from taut.deep.evaluation import mapped
+from taut.deep.objective import Bound, elements
+
+ACTIVE = 0.01  # variance of the encoder's mean over the data above which a dimension is active
+USED = 0.05  # nats of divergence above which it carries something
+MOST_ROWS = 2_000  # for the mutual information, whose cost is their square
+FEW = 0.1  # share of active dimensions below which a collapse is warned of
+
+
+def usage(objective: Bound, params: Any, columns: Mapping[str, Any], seed: int) -> pd.DataFrame:
+    """A row for every latent dimension of the data's latents.
+
+    Columns: ``kl``, the mean of KL(q(z|x) || p(z)) over the rows in nats, where it has a closed
+    form; ``activity``, the variance of E_q[z] over the rows; ``active``, whether that is above
+    0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2).
+    """
+
+    def numbers(batch: Batch, key: Any) -> dict[str, tuple[Any, Any]]:
+        found = {}
+        closed = objective.divergences(params, batch.columns, key)
+        for name, fn in distributions(objective, params, batch.columns, key).items():
+            if objective.model.latents[name].discrete:
+                continue
+            mean = elements(fn).mean
+            kl = closed.get(name)
+            kl = jnp.full(mean.shape, jnp.nan) if kl is None or kl.shape != mean.shape else kl
+            found[name] = _flat(kl), _flat(mean)
+        return found
+
+    found = mapped(numbers, columns, seed)
+    records = []
+    for name, (kl, mean) in found.items():
+        for i in range(mean.shape[1]):
+            activity = float(mean[:, i].var())
+            records.append((f"{name}[{i}]", float(kl[:, i].mean()), activity, activity > ACTIVE))
+    table = pd.DataFrame(records, columns=["dimension", "kl", "activity", "active"])
+    return table.set_index("dimension")
+
+
+def distributions(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:
+    """Latent of rows -> q; where one is conditioned on another, at that one's mean or mode."""
+    _, labels = objective.priors(params, columns)
+    found: dict[str, Any] = {}
+
+    def sample(name: str, fn: Any) -> Any:
+        site = objective.model.latents[name]
+        if site.local:
+            found[name] = fn
+        if not site.discrete:
+            return _mean(fn, key)
+        return jnp.argmax(fn.logits, -1) if hasattr(fn, "logits") else fn.sample(key)
+
+    objective.guide.sites(params["guide"], columns, labels)(sample)
+    return found
+
+
+def _mean(fn: Any, key: Any) -> Any:
+    try:
+        return fn.mean
+    except NotImplementedError:
+        return fn.sample(key)
+
+
+def _flat(x: Any) -> Any:
+    return x.reshape((len(x), -1))
+
+
+def mutual_information(
+    objective: Bound, params: Any, columns: Mapping[str, Any], seed: int
+) -> float:
+    """I(x; z) under q, in nats: how much a row's latents say of which row it is.
+
+    The mean over rows of log q(z|x) - log q(z), with q(z) the mixture of q(z|x') over the rows
+    (Hoffman and Johnson 2016); at most the logarithm of their number. At most 2,000 rows are used.
+    NaN where a latent is conditioned on another, or not Gaussian.
+    """
+    count = len(jax.tree.leaves(dict(columns))[0])
+    index = np.random.default_rng(seed).permutation(count)[:MOST_ROWS]
+    some = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), dict(columns))
+    key = jax.random.key(seed)
+    total, known = jnp.zeros((len(index), len(index))), False
+    for fn in distributions(objective, params, some, key).values():
+        base = elements(fn)
+        if type(base).__name__ != "Normal":
+            continue
+        loc, scale = _flat(base.loc), _flat(base.scale)
+        z = loc + scale * jax.random.normal(key, loc.shape)
+        total, known = total + _pairwise(z, loc, scale), True
+    if not known:
+        return float("nan")
+    aggregated = jax.scipy.special.logsumexp(total, axis=1) - jnp.log(len(index))
+    return float(jnp.mean(jnp.diagonal(total) - aggregated))
+
+
+@jax.jit
+def _pairwise(z: Any, loc: Any, scale: Any) -> Any:
+    """log q(z_i | x_j) up to constants, (i, j), by three matrix products."""
+    precision = scale**-2
+    square = z**2 @ precision.T - 2 * z @ (loc * precision).T + jnp.sum(loc**2 * precision, -1)
+    return -0.5 * square - jnp.sum(jnp.log(scale), -1)
+
+
+def warning(table: pd.DataFrame) -> str:
+    """A sentence if the posterior has collapsed onto the prior; "" otherwise."""
+    if table.empty:
+        return ""
+    active, count = int(table["active"].sum()), len(table)
+    if active > FEW * count and active:
+        return ""
+    return (
+        f"posterior collapse: {active} of {count} latent dimensions are active, the others are left at the prior. Try "
+        "solvers.Stochastic(kl_warmup=10) or free_bits=0.1, a weaker decoder, or fewer dimensions"
+    )

@@ -1,0 +1,166 @@
+"""Reading numbers off a trained model, a compiled batch at a time."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from taut._core.errors import ArgumentError, DataError, listing
+from taut.bounds import ELBO, AbstractBound, ImportanceWeighted
+from taut.data.feeds import Batch, InMemory
+from taut.deep.objective import Bound
+from taut.deep.rows import RowModel
+from taut.problem.data import read
+
+CHUNK = 500  # rows evaluated in a compiled call
+MOST_WEIGHTS = 50  # draws with weights at once
+
+
+class RowEvidence(NamedTuple):
+    """The log evidence of some rows under a trained model, in nats.
+
+    Attributes:
+        lower: the ELBO of all rows.
+        estimate: the importance-weighted bound, which rises to the log evidence with the draws.
+        lower_rows: the ELBO of each row, (n,).
+        estimate_rows: the weighted bound of each row, (n,).
+        samples: draws per row that the estimate used.
+    """
+
+    lower: float
+    estimate: float
+    lower_rows: np.ndarray
+    estimate_rows: np.ndarray
+    samples: int
+
+
+def columns_of(model: RowModel, data: Any, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The arguments with rows, checked.
+
+    Args:
+        model: the model.
+        data: mapping or frame.
+        optional: arguments that may be left out.
+
+    Raises:
+        DataError: if one is missing, or lengths differ.
+    """
+    given = read(data)
+    missing = [n for n in model.row_names if n not in given and n not in optional]
+    if missing:
+        raise DataError(
+            f"data lacks '{missing[0]}', an argument of {model.name} with rows; it has {listing(given)}"
+        )
+    found = {n: jax.tree.map(np.asarray, given[n]) for n in model.row_names if n in given}
+    lengths = {n: len(jax.tree.leaves(v)[0]) for n, v in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the arguments with rows have different lengths: {lengths}")
+    for name, value in found.items():
+        _check_form(name, value, model.examples[name])
+    return found
+
+
+def _check_form(name: str, value: Any, example: Any) -> None:
+    pairs = zip(jax.tree.leaves(value), jax.tree.leaves(example), strict=False)
+    for leaf, known in pairs:
+        if np.shape(leaf)[1:] != np.shape(known)[1:]:
+            raise DataError(
+                f"'{name}' has rows of shape {np.shape(leaf)[1:]}, the fit had {np.shape(known)[1:]}"
+            )
+
+
+def mapped(function: Callable[[Batch, Any], Any], columns: Mapping[str, Any], seed: int) -> Any:
+    """A function of batches over all rows, joined: a pytree of arrays (n, ...).
+
+    Args:
+        function: (batch, key) -> arrays with the rows along their first axis; compiled once.
+        columns: all rows.
+        seed: of the keys.
+    """
+    parts = list(_each(function, columns, seed))
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def _each(function: Callable[..., Any], columns: Mapping[str, Any], seed: int) -> Iterator[Any]:
+    feed = InMemory(dict(columns), CHUNK, shuffle=False)
+    compiled = jax.jit(lambda resident, item, key: function(feed.batch(resident, item), key))
+    for i in range(feed.steps_per_epoch):
+        item = jax.tree.map(lambda x: x[0], feed.take(1))
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        found = compiled(feed.resident, item, key)
+        real = min(feed.batch_size, feed.num_rows - i * feed.batch_size)
+        yield jax.tree.map(lambda x, n=real: np.asarray(x)[:n], found)
+
+
+def row_evidence(
+    objective: Bound, params: Any, columns: Mapping[str, Any], samples: int, seed: int
+) -> RowEvidence:
+    """The ELBO and the importance-weighted bound of every row.
+
+    Raises:
+        ArgumentError: if latents are shared by the rows.
+    """
+    if objective.model.has_shared_terms:
+        shared = [n for n, s in objective.model.latents.items() if not s.local]
+        raise ArgumentError(
+            f"the evidence of a row is defined where nothing is shared by the rows; here is {listing(shared)}"
+        )
+    lower = mapped(functools.partial(_pointwise, objective, params, ELBO(4)), columns, seed)
+    size = min(samples, MOST_WEIGHTS)
+    rounds = -(-samples // size)
+    weighted = _weighted_bound(objective, size)
+    estimate = mapped(functools.partial(_many, objective, params, weighted, rounds), columns, seed)
+    return RowEvidence(
+        float(np.sum(lower, dtype=float)),
+        float(np.sum(estimate, dtype=float)),
+        lower,
+        estimate,
+        size * rounds,
+    )
+
+
+def _weighted_bound(objective: Bound, size: int) -> AbstractBound:
+    discrete = [n for n in objective.guide.names if objective.model.latents[n].discrete]
+    estimator = tuple((n, "score") for n in discrete) or None
+    return ImportanceWeighted(size, estimator=estimator, doubly_reparameterised=False)
+
+
+def _pointwise(
+    objective: Bound, params: Any, bound: AbstractBound, batch: Batch, key: Any
+) -> Array:
+    return objective.estimate(params, batch, key, bound).pointwise
+
+
+def _many(
+    objective: Bound, params: Any, bound: AbstractBound, rounds: int, batch: Batch, key: Any
+) -> Array:
+    """The logarithm of the mean of all weights, some draws at a time."""
+
+    def one(key: Any) -> Array:
+        return _pointwise(objective, params, bound, batch, key)
+
+    found = jax.lax.map(one, jax.random.split(key, rounds))
+    return jax.scipy.special.logsumexp(found, axis=0) - jnp.log(float(rounds))
+
+
+def total_bound(
+    objective: Bound, params: Any, columns: Mapping[str, Any], seed: int
+) -> tuple[float, float]:
+    """The ELBO of all rows together, and its Monte Carlo error from two evaluations."""
+
+    def value(batch: Batch, key: Any) -> Array:
+        found = objective.estimate(params, batch, key, ELBO(2))
+        local = jnp.sum(batch.weight * found.pointwise)
+        size = batch.weight.shape[0]
+        # What is shared comes with every batch: the mean over the rows counts it once.
+        return jnp.broadcast_to(found.value - local, (size,)), found.pointwise
+
+    both = []
+    for each in (seed, seed + 1):
+        shared, local = mapped(value, columns, each)
+        both.append(float(np.mean(shared, dtype=float) + np.sum(local, dtype=float)))
+    return float(np.mean(both)), abs(both[0] - both[1]) / 2

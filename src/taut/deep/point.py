@@ -1,0 +1,89 @@
+"""Maximum likelihood and maximum a posteriori: parameters without an uncertainty."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from typing_extensions import override
+
+from taut.deep.evaluation import columns_of, mapped
+from taut.deep.objective import LogDensity
+from taut.deep.trained import PREDICTED, AbstractTrained, check_count
+from taut.deep.training import Fitted
+
+
+class PointEstimate(AbstractTrained):
+    """One value of every parameter and latent.
+
+    Attributes:
+        seed: of the fit.
+    """
+
+    _fitted: Fitted
+    seed: int
+
+    def __init__(self, fitted: Fitted, seed: int) -> None:
+        self._fitted, self.seed = fitted, seed
+
+    @functools.cached_property
+    def values(self) -> dict[str, Any]:
+        """The latents at the mode, in the model's own space."""
+        objective = self._fitted.objective
+        assert isinstance(objective, LogDensity)
+        return {n: np.asarray(x) for n, x in objective.values(self._parameters).items()}
+
+    @functools.cached_property
+    def log_density(self) -> float:
+        """Log likelihood of the data plus log prior of the latents, in nats, at the end."""
+        looks = self._fitted.trained.looks
+        return -looks[-1].loss * self._fitted.feed.num_rows if looks else float("nan")
+
+    @property
+    @override
+    def plan(self) -> str:
+        what = "point (maximum a posteriori)" if self._model.latents else "maximum likelihood"
+        return self._plan(what, "stochastic gradients of the log density")
+
+    def predict(self, data: Any, draws: int = PREDICTED, seed: int = 0) -> dict[str, np.ndarray]:
+        """Draws of the observed sites for new rows, given the point.
+
+        Args:
+            data: the model's arguments with rows; what is to be predicted may be missing.
+            draws: how many.
+            seed: of the draws.
+
+        Returns:
+            Site -> draws, (draws, rows, ...); deterministic sites are among them.
+        """
+        columns, rows = self._given(data)
+        draws = check_count("draws", draws)
+        return self._simulated(columns, draws, seed, lambda columns, key: self.values, rows)
+
+    def log_likelihood(self, data: Any) -> dict[str, np.ndarray]:
+        """Log likelihood of each row, by observed site, (n,)."""
+        columns = columns_of(self._model, data)
+        theta, model = self._parameters["model"], self._model
+
+        def terms(batch: Any, key: Any) -> dict[str, Any]:
+            trace = model.trace(theta, self.values, batch.columns)
+            found = model.terms(trace)
+            return {n: found[n] for n, s in model.observed.items() if s.local}
+
+        return mapped(terms, columns, 0)
+
+    def __repr__(self) -> str:
+        """The parameters, and how the fit ended."""
+        sizes = {
+            n: sum(np.size(x) for x in jax.tree.leaves(v))
+            for n, v in {**self.params, **self.values}.items()
+        }
+        shown = [f"  {n}  {s:,} number{'s' if s > 1 else ''}" for n, s in sizes.items()]
+        shown += [f"  note: {note}" for note in self.notes]
+        return "\n".join(
+            [
+                f"point estimate of {self.name}: log density {self.log_density:,.2f} nats, "
+                f"{self.seconds:.1f} s, {self.status.value}",
+                *shown,
+            ]
+        )

@@ -1,0 +1,132 @@
+"""One step of a run, and many of them in one compiled call."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from taut.data.feeds import AbstractFeed, Batch
+from taut.training.optimisers import Optimiser, scaled
+
+Objective = Callable[[Any, Batch, Any, Array], tuple[Array, dict[str, Array]]]
+"""(parameters, batch, key, step) -> (what is minimised, in nats per row; numbers to record)."""
+
+SHARPNESS = 16  # the average has a window of about a seventeenth of the steps
+
+
+class State(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+        params: the parameters.
+        opt_state: of the optimiser.
+        average: of the last iterates; the parameters themselves where none is kept.
+        step: how many steps were taken.
+        skipped: steps in a row, until now, whose objective or gradient was not finite.
+    """
+
+    params: Any
+    opt_state: Any
+    average: Any
+    step: Array
+    skipped: Array
+
+
+class Stepper:
+    """Compiled steps of one objective.
+
+    Args:
+        objective: what is minimised.
+        optimiser: of its parameters.
+        feed: of the batches; only how it makes a batch is used.
+        averaging: whether an average is kept.
+    """
+
+    def __init__(
+        self, objective: Objective, optimiser: Optimiser, feed: AbstractFeed, averaging: bool
+    ) -> None:
+        self._objective, self._optimiser, self._batch = objective, optimiser, feed.batch
+        self._averaging = averaging
+        self.advance = jax.jit(self._advance, donate_argnums=0)
+        self.losses = jax.jit(self._losses)
+
+    def start(self, params: Any) -> State:
+        """The state before the first step; the parameters are copied."""
+        params = jax.tree.map(jnp.array, params)
+        average = jax.tree.map(jnp.array, params) if self._averaging else None
+        # Moments of the optimiser may share buffers, which cannot be given away twice.
+        opt_state = jax.tree.map(jnp.array, self._optimiser.transform.init(params))
+        return State(params, opt_state, average, jnp.zeros((), int), jnp.zeros((), int))
+
+    def parameters(self, state: State) -> Any:
+        """The parameters that the run stands for."""
+        if self._averaging:
+            return state.average
+        return self._optimiser.evaluated(state.opt_state, state.params)
+
+    def _advance(
+        self, state: State, resident: Any, items: Any, rates: Array, key: Any, num: Array
+    ) -> tuple[State, Array, dict[str, Array]]:
+        """Take the first ``num`` steps; their losses, and the means of what they recorded."""
+        step = functools.partial(self._step, resident, key)
+        first = jax.tree.map(lambda x: x[0], items)
+        shapes = jax.eval_shape(step, state, first, rates[0])[2]
+        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def body(i: Array, carry: Any) -> Any:
+            state, losses, sums = carry
+            state, loss, info = step(state, jax.tree.map(lambda x: x[i], items), rates[i])
+            return state, losses.at[i].set(loss), jax.tree.map(jnp.add, sums, info)
+
+        losses = jnp.full(rates.shape, jnp.nan, rates.dtype)
+        state, losses, sums = jax.lax.fori_loop(0, num, body, (state, losses, sums))
+        return state, losses, jax.tree.map(lambda x: x / num, sums)
+
+    def _step(
+        self, resident: Any, key: Any, state: State, item: Any, rate: Array
+    ) -> tuple[State, Array, dict[str, Array]]:
+        batch = self._batch(resident, item)
+        gradient = jax.value_and_grad(self._objective, has_aux=True)
+        key = jax.random.fold_in(key, state.step)
+        (loss, info), grads = gradient(state.params, batch, key, state.step)
+        fine = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        moved = self._move(state, loss, grads, rate)
+        moved = jax.tree.map(functools.partial(jnp.where, fine), moved, state)
+        skipped = jnp.where(fine, 0, state.skipped + 1)
+        info = jax.tree.map(lambda x: jnp.where(fine, x, 0.0).astype(loss.dtype), info)
+        # A step is counted also where it moves nothing, so that its key is not used again.
+        return moved._replace(step=state.step + 1, skipped=skipped), loss, info
+
+    def _move(self, state: State, loss: Array, grads: Any, rate: Array) -> State:
+        optimiser, extra = self._optimiser, {"value": loss, "rate": rate}
+        updates, opt_state = optimiser.transform.update(
+            grads, state.opt_state, state.params, **extra
+        )
+        if optimiser.scheduled:
+            updates = scaled(updates, rate)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if self._averaging:
+            share = (SHARPNESS + 1) / (state.step + SHARPNESS + 1)
+            now = optimiser.evaluated(opt_state, params)
+            average = jax.tree.map(
+                lambda a, x: a + (share * (x - a)).astype(a.dtype), average, now
+            )
+        return State(params, opt_state, average, state.step, state.skipped)
+
+    def _losses(self, params: Any, resident: Any, items: Any, key: Any) -> Array:
+        """The objective on each of some batches, without a step, (batches,)."""
+
+        def one(carry: Array, item: Any) -> tuple[Array, Array]:
+            batch = self._batch(resident, item)
+            loss, _ = self._objective(params, batch, jax.random.fold_in(key, carry), NEVER)
+            return carry + 1, loss
+
+        return jax.lax.scan(one, jnp.zeros((), int), items)[1]
+
+
+NEVER = jnp.iinfo(jnp.int32).max  # the step of evaluations: every warm-up is over
