@@ -4,16 +4,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from feed_kinds import pieces_of
+from jaxtyping import TypeCheckError
 from numpyro.distributions import HalfNormal, Normal
+from scipy import stats
 from streaming_models import MODELS, data_of, groups, line
 
 import taut
 from taut._core.errors import ArgumentError, DataError, ModelError, UnsupportedError
-
-
-def pieces_of(columns, size):
-    rows = len(next(iter(columns.values())))
-    return [{n: v[i : i + size] for n, v in columns.items()} for i in range(0, rows, size)]
 
 
 def streamed(name, size=333, batch_rows=1000, **options):
@@ -38,6 +36,25 @@ def test_streamed_fit_is_the_whole_fit(name, wholes):
     assert found.elbo == pytest.approx(whole.elbo, rel=1e-9)
     np.testing.assert_allclose(found.q.mean, whole.q.mean, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(found.q.sd, whole.q.sd, rtol=1e-6)
+
+
+def known_noise(x, y):
+    w = numpyro.sample("w", Normal(0.0, 1.0).expand([2]).to_event(1))
+    numpyro.sample("y", Normal(w[0] + w[1] * x, 1.0), obs=y)
+
+
+def test_streamed_fit_is_the_exact_posterior():
+    """A conjugate model: posterior and evidence by their formulas."""
+    columns, _ = data_of("line", rows=1300)
+    found = taut.fit(known_noise, taut.data.Batches(pieces_of(columns, 300)))
+    rows = np.stack([np.ones(1300), columns["x"]], 1)
+    covariance = np.linalg.inv(rows.T @ rows + np.eye(2))
+    marginal = np.eye(1300) + rows @ rows.T
+    evidence = stats.multivariate_normal.logpdf(columns["y"], np.zeros(1300), marginal)
+    assert found.elbo == pytest.approx(evidence, rel=1e-9)
+    assert found.q.mean == pytest.approx(covariance @ rows.T @ columns["y"], rel=1e-8)
+    assert found.q.covariance == pytest.approx(covariance, rel=1e-7)
+    assert found.trust.verdict == "good"
 
 
 @pytest.mark.parametrize(
@@ -141,6 +158,17 @@ def test_missing_parquet_and_columns_are_named(written):
         taut.data.Parquet(written / "none.parquet")
     with pytest.raises(ArgumentError, match="did you mean 'x'"):
         taut.data.Parquet(written, columns=["X"])
+
+
+def test_sources_refuse_what_they_cannot_be():
+    with pytest.raises((ArgumentError, TypeCheckError), match="batches"):
+        taut.data.Batches(3)
+    with pytest.raises(DataError, match="no rows"):
+        taut.fit(line, taut.data.Batches(lambda: iter(())))
+    once = taut.data.Batches(iter(pieces_of(data_of("line")[0], 500)))
+    log_joint_of(line, once)
+    with pytest.raises(DataError, match="can be read once only"):
+        log_joint_of(line, once)
 
 
 # --- refusals --------------------------------------------------------------------------------------

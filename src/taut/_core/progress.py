@@ -10,6 +10,8 @@ from typing import Any
 Callback = Callable[[str, dict[str, Any]], bool | None]
 """Called with the stage's name and its numbers; returning True ends the fit with the best so far."""
 
+BAR = 20  # characters
+
 
 class Watch:
     """Deadline, interrupt and display of one fit.
@@ -77,12 +79,29 @@ class Watch:
             if callback(stage, numbers):
                 self.interrupted = True
         if self._show:
-            text = f"taut {self.seconds:6.1f}s  {stage}  " + "  ".join(
-                f"{k} {_short(v)}" for k, v in numbers.items()
+            shown = {k: v for k, v in numbers.items() if k not in ("step", "epochs")}
+            text = f"taut {self.seconds:6.1f}s  {stage}  {self._bar(numbers)}" + "  ".join(
+                f"{k} {_short(v)}" for k, v in shown.items()
             )
             self._width = max(self._width, len(text))
             sys.stderr.write("\r" + text.ljust(self._width))
             sys.stderr.flush()
+
+
+    def _bar(self, numbers: dict[str, Any]) -> str:
+        """A bar and the time left, where the number of epochs is known; "" otherwise."""
+        total, done = numbers.get("epochs"), numbers.get("epoch", 0.0)
+        if not total or done <= 0:
+            return ""
+        share = min(done / total, 1.0)
+        left = self.seconds * (1 - share) / share
+        filled = round(BAR * share)
+        return f"[{'#' * filled}{'.' * (BAR - filled)}] {_clock(left)} left  "
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def _short(value: Any) -> str:

@@ -148,19 +148,26 @@ def _many(
 
 
 def total_bound(
-    objective: Bound, params: Any, columns: Mapping[str, Any], seed: int
+    objective: Bound, params: Any, columns: Mapping[str, Any], num_rows: int, seed: int
 ) -> tuple[float, float]:
-    """The ELBO of all rows together, and its Monte Carlo error from two evaluations."""
+    """The ELBO of all rows together, and its Monte Carlo error from two evaluations.
 
-    def value(batch: Batch, key: Any) -> Array:
+    Args:
+        objective: the bound's model and guide.
+        params: the parameters.
+        columns: all rows, or some that stand for them.
+        num_rows: how many there are in all.
+        seed: of the draws.
+    """
+
+    def value(batch: Batch, key: Any) -> tuple[Array, Array]:
         found = objective.estimate(params, batch, key, ELBO(2))
         local = jnp.sum(batch.weight * found.pointwise)
-        size = batch.weight.shape[0]
         # What is shared comes with every batch: the mean over the rows counts it once.
-        return jnp.broadcast_to(found.value - local, (size,)), found.pointwise
+        return jnp.broadcast_to(found.value - local, batch.weight.shape), found.pointwise
 
     both = []
     for each in (seed, seed + 1):
         shared, local = mapped(value, columns, each)
-        both.append(float(np.mean(shared, dtype=float) + np.sum(local, dtype=float)))
+        both.append(float(np.mean(shared, dtype=float) + num_rows * np.mean(local, dtype=float)))
     return float(np.mean(both)), abs(both[0] - both[1]) / 2

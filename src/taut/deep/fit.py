@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from numpyro import handlers
 
 from taut._core.progress import Watch
 from taut.deep.posterior import TrainedPosterior
 from taut.deep.point import PointEstimate
-from taut.deep.training import MONITORED, Request, fit_rows
+from taut.deep.training import Request, fit_rows
 from taut.families import AbstractFamily, Amortised, Point
 from taut.problem import Density
 from taut.problem.data import read
@@ -52,9 +51,4 @@ def fit_deep(
     fitted = fit_rows(model, name, data, asked, watch)
     if fitted.guide is None:
         return PointEstimate(fitted, asked.seed)
-    resident = fitted.feed.resident
-    count = min(fitted.feed.num_rows, MONITORED)
-    index = np.random.default_rng(asked.seed).permutation(fitted.feed.num_rows)[:count]
-    return TrainedPosterior(
-        fitted, asked.seed, jax.tree.map(lambda x: np.asarray(x)[index], resident)
-    )
+    return TrainedPosterior(fitted, asked.seed)

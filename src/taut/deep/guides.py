@@ -50,20 +50,6 @@ class AbstractGuide(abc.ABC):
         """
 
 
-class NoGuide(AbstractGuide):
-    """Of a model without latents."""
-
-    initial: Any
-    names: tuple[str, ...]
-
-    def __init__(self) -> None:
-        self.initial, self.names = {}, ()
-
-    @override
-    def sites(self, params: Any, columns: Mapping[str, Any], labels: Any) -> Callable[[Sample], Any]:
-        return lambda sample: None
-
-
 class Encoding(AbstractGuide):
     """Encoders in the order of what they need, and Gaussians beside them.
 

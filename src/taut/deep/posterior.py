@@ -1,7 +1,6 @@
 """The posterior of a trained model: encoders, a generative model, and what both are worth."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -39,13 +38,12 @@ class TrainedPosterior(AbstractTrained):
     elbo: float
     elbo_error: float
 
-    def __init__(self, fitted: Fitted, seed: int, columns: Mapping[str, Any]) -> None:
+    def __init__(self, fitted: Fitted, seed: int) -> None:
         self._fitted, self.seed = fitted, seed
-        self.elbo, self.elbo_error = total_bound(self._bound, self._parameters, columns, seed)
-        self._usage = collapse.usage(self._bound, self._parameters, columns, seed)
-        self._information = collapse.mutual_information(
-            self._bound, self._parameters, columns, seed
-        )
+        bound, params, columns = self._bound, self._parameters, fitted.monitored
+        self.elbo, self.elbo_error = total_bound(bound, params, columns, fitted.num_rows, seed)
+        self._usage = collapse.usage(bound, params, columns, seed)
+        self._information = collapse.mutual_information(bound, params, columns, seed)
 
     @property
     def _bound(self) -> Bound:
@@ -248,7 +246,7 @@ class TrainedPosterior(AbstractTrained):
 
     def __repr__(self) -> str:
         """The bound, how the latents are used, how the fit ended."""
-        rows = self._fitted.feed.num_rows
+        rows = self._fitted.num_rows
         lines = [
             f"posterior of {self.name}: ELBO {self.elbo:,.1f} nats ({self.elbo / rows:,.2f} a row), "
             f"{self.seconds:.1f} s, {self.status.value}"

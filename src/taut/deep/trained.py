@@ -87,7 +87,7 @@ class AbstractTrained(abc.ABC):
 
         Columns: step, epoch, bound and validation in nats for all rows of the data, seconds.
         """
-        trained, scale = self._fitted.trained, -float(self._fitted.feed.num_rows)
+        trained, scale = self._fitted.trained, -float(self._fitted.num_rows)
         table = pd.DataFrame(
             [look._asdict() for look in trained.looks],
             columns=["step", "epoch", "loss", "validation", "seconds"],
@@ -102,13 +102,13 @@ class AbstractTrained(abc.ABC):
         """What was done, and why, as text."""
 
     def _plan(self, family: str, method: str) -> str:
-        model, feed = self._model, self._fitted.feed
+        model, num_rows = self._model, self._fitted.num_rows
         lines = [f"family     {family}", f"solver     {method}"]
         for name, value in model.params.items():
             size = sum(int(np.size(x)) for x in jax.tree.leaves(value))
             lines.append(f"parameter  {name}  {size:,} numbers, trained")
         for name, site in model.latents.items():
-            rows = f"{feed.num_rows:,} rows of " if site.local else ""
+            rows = f"{num_rows:,} rows of " if site.local else ""
             shape = site.shape[1:] if site.local else site.shape
             lines.append(f"latent     {name}  {rows}{site.distribution} {shape}")
         lines += [f"because    {reason}" for reason in self._fitted.reasons]

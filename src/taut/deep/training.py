@@ -9,23 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions.transforms import biject_to
 
-from taut._core.errors import ArgumentError, DataError, ModelError, listing
+from taut._core.errors import ArgumentError, ModelError, listing
 from taut._core.progress import Watch
-from taut.bounds import ELBO
-from taut.data.feeds import AbstractFeed, InMemory
-from taut.deep.guides import AbstractGuide, Encoding, NoGuide, Written
+from taut.data.feeds import AbstractFeed
+from taut.deep.exact import find_mode, is_small
+from taut.deep.guides import AbstractGuide, Encoding, Written
+from taut.deep.independence import check_rows
 from taut.deep.objective import Bound, LogDensity
 from taut.deep.rows import RowModel, Site, read_rows
+from taut.deep.supply import open_data
 from taut.families import AbstractFamily, Amortised, Point
-from taut.problem.data import read
-from taut.problem.numpyro_model import bind_arguments
 from taut.solvers.stochastic import Stochastic
 from taut.training import Trained, train
 from taut.training.placing import Placing
 
 USUAL_BATCH = 128
 SMALL = 512  # rows up to which a step may take them all
-MONITORED = 20_000  # rows on which the bound is read at the end
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,8 +36,8 @@ class Fitted:
         guide: q; None for points.
         objective: what was minimised.
         trained: the run.
-        feed: of the data.
-        batch_size: rows in a step.
+        num_rows: rows of the data in all.
+        monitored: arguments with rows, of all rows or of 20,000.
         reasons: what was chosen and why, in sentences.
     """
 
@@ -46,8 +45,8 @@ class Fitted:
     guide: AbstractGuide | None
     objective: Bound | LogDensity
     trained: Trained
-    feed: AbstractFeed
-    batch_size: int
+    num_rows: int
+    monitored: dict[str, Any]
     reasons: tuple[str, ...]
 
 
@@ -74,15 +73,13 @@ def fit_rows(
         ArgumentError: if family and model do not fit.
         DataError: if the data do not fit the model, or hold NaN or infinity.
     """
-    arguments = bind_arguments(model, read(data))
-    columns_of_all = {n: _array(v, n) for n, v in arguments.items()}
-    rows, num_rows = read_rows(model, name, columns_of_all)
-    columns = {n: columns_of_all[n] for n in rows.row_names}
-    _check_finite(columns)
+    source = open_data(model, data)
+    rows, count = read_rows(model, name, source.arguments, source.num_examples)
+    num_rows = source.num_rows or count
     settings, size, reasons = _settings(asked, num_rows)
-    guide = _guide(rows, asked.family, columns_of_all, num_rows)
-    check_rows(rows, columns)
-    feed = _feed(columns, size, asked.seed, asked.mesh)
+    guide = _guide(rows, asked.family, source.arguments, count)
+    check_rows(rows, {n: source.arguments[n] for n in rows.row_names})
+    feed = source.feed(rows, size, asked.seed, asked.mesh)
     params = {"model": rows.params, "guide": {} if guide is None else guide.initial}
     if guide is None:
         params["guide"] = {n: _start(s) for n, s in rows.latents.items()}
@@ -91,6 +88,12 @@ def fit_rows(
         objective = _bound(rows, guide, asked.family, settings, num_rows, feed, params)
     if not jax.tree.leaves(params):
         raise ModelError(f"{name} has neither latents nor parameters: there is nothing to infer")
+    monitored = source.monitored(rows, size, asked.seed)
+    chosen = asked.solver is not None or asked.batch_size is not None
+    if isinstance(objective, LogDensity) and not chosen and is_small(params, num_rows):
+        trained = find_mode(objective, params, monitored, watch)
+        reasons = ("few parameters: second-order steps (BFGS) on all rows, in double precision",)
+        return Fitted(rows, guide, objective, trained, num_rows, monitored, reasons)
     trained = train(
         objective,
         params,
@@ -104,7 +107,7 @@ def fit_rows(
         placing=Placing(asked.mesh),
         unit=("log density" if guide is None else "ELBO", -float(num_rows)),
     )
-    return Fitted(rows, guide, objective, trained, feed, size, reasons)
+    return Fitted(rows, guide, objective, trained, num_rows, monitored, reasons)
 
 
 # --- choices --------------------------------------------------------------------------------------
@@ -145,10 +148,10 @@ def _guide(
             f"family must be families.Amortised, families.Point or a NumPyro guide for models with networks and "
             f"solvers.Stochastic, got {family.describe()}"
         )
+    if family is None and not rows.latents:
+        return None
     if family is None or isinstance(family, Amortised):
-        if not rows.latents and family is None:
-            return None
-        return Encoding(rows, family, _own_starts(rows)) if rows.latents else NoGuide()
+        return Encoding(rows, family, _own_starts(rows))
     if not callable(family):
         raise ArgumentError(
             f"family must be one of taut.families or a NumPyro guide function, got {type(family).__name__}"
@@ -209,102 +212,15 @@ def _start(site: Site) -> Any:
     return jnp.zeros(biject_to(site.support).inverse_shape(site.shape))
 
 
-# --- data -----------------------------------------------------------------------------------------
-
-
-def _array(value: Any, name: str) -> Any:
-    leaves = jax.tree.leaves(value)
-    if leaves and all(isinstance(x, np.ndarray | jax.Array) for x in leaves):
-        return value
-    return value
-
-
-def _check_finite(columns: Mapping[str, Any]) -> None:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(dict(columns))[0]:
-        values = np.asarray(leaf)
-        if values.dtype.kind != "f" or np.isfinite(values).all():
-            continue
-        at = np.argwhere(~np.isfinite(values))[0]
-        kind = "NaN" if np.isnan(values[tuple(at)]) else "infinite"
-        raise DataError(
-            f"data{jax.tree_util.keystr(path)} is {kind} at row {int(at[0]):,} (counted from 0); drop that row, or fill "
-            "the value in"
-        )
-
-
-def _feed(columns: Any, size: int, seed: int, mesh: Any) -> AbstractFeed:
-    Placing(mesh).check(size)
-    return InMemory(columns, size, seed)
-
-
 def _validation(
     model: Callable[..., Any], rows: RowModel, asked: Request, size: int
 ) -> AbstractFeed | None:
     if asked.validation is None:
         return None
-    arguments = bind_arguments(model, read(asked.validation))
-    columns = {n: arguments[n] for n in rows.row_names}
-    _check_finite(columns)
-    return InMemory(columns, size, shuffle=False)
+    source = open_data(model, asked.validation)
+    return source.feed(rows, size, 0, asked.mesh, shuffle=False)
 
 
 def _identity(rows: RowModel, num_rows: int, size: int, asked: Request) -> str:
     names = ", ".join((*rows.params, *rows.latents))
     return f"{rows.name} ({names}), {num_rows} rows in batches of {size}, seed {asked.seed}"
-
-
-# --- rows must be independent ---------------------------------------------------------------------
-
-
-def check_rows(rows: RowModel, columns: Mapping[str, Any]) -> None:
-    """Check that the log joint is a sum over rows: two parts of them must add up to both.
-
-    Raises:
-        ModelError: if a site's rows change with the others, or a site sums over them unseen.
-    """
-    if rows.draws_keys:
-        return  # random masks differ with the shape of a batch
-    count = len(jax.tree.leaves(columns)[0])
-    half = min(4, count // 2)
-    if not half:
-        return
-    index = np.random.default_rng(count).permutation(count)[: 2 * half]
-    whole = _terms(rows, columns, index, None)
-    first, second = (_terms(rows, columns, index, part) for part in (slice(half), slice(half, None)))
-    for name, value in whole.items():
-        a, b = first[name], second[name]
-        together = np.concatenate([a, b]) if np.ndim(value) else a
-        if not np.allclose(value, together, rtol=1e-3, atol=1e-4 * (1 + np.abs(value).max())):
-            raise ModelError(_mixed(name, np.ndim(value) > 0, bool(np.allclose(value, a + b, rtol=1e-3))))
-
-
-def _mixed(name: str, has_rows: bool, is_sum: bool) -> str:
-    if has_rows:
-        return (
-            f"the log density of '{name}' for one row changes with the other rows of its batch (a mean over the batch, such as "
-            "batch normalisation, does that), so a minibatch says nothing about all rows"
-        )
-    hint = "it adds up over rows unseen: " if is_sum else "it changes with the rows and is no sum over them: "
-    return (
-        f"site '{name}' has no axis along the rows, yet {hint}write it as one term a row inside of "
-        "numpyro.plate('rows', len(y)), so that minibatches can be scaled rightly"
-    )
-
-
-def _terms(
-    rows: RowModel, columns: Mapping[str, Any], index: np.ndarray, part: slice | None
-) -> dict[str, Any]:
-    """Site -> its log density on some rows at fixed values: (n,) or ()."""
-    full = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), dict(columns))
-    trace = rows.trace(rows.params, {}, full, jax.random.key(7))
-    values = {}
-    for name, site in rows.latents.items():
-        value = trace[name if name in trace else name + "_unobserved"]["value"]
-        if part is not None and site.local:
-            axis = site.row_axis - site.event_dims + value.ndim
-            value = jnp.moveaxis(jnp.moveaxis(value, axis, 0)[part], 0, axis)
-        values[name] = value
-    if part is not None:
-        full = jax.tree.map(lambda x: x[part], full)
-    found = rows.terms(rows.trace(rows.params, values, full))
-    return {n: np.asarray(x) for n, x in found.items()}

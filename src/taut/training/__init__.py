@@ -2,14 +2,19 @@
 
 from taut.training.loop import Look, Trained, train
 from taut.training.optimisers import Optimiser, Optimisers, make_optimiser
+from taut.training.placing import Placing
+from taut.training.records import JsonLines, TensorBoard
 from taut.training.settings import Training
 from taut.training.step import Objective
 
 __all__ = [
+    "JsonLines",
     "Look",
     "Objective",
     "Optimiser",
     "Optimisers",
+    "Placing",
+    "TensorBoard",
     "Trained",
     "Training",
     "make_optimiser",

@@ -374,7 +374,7 @@ class _Run:
                 + (f"; the rate was cut to {course.factor:g} of it" if course.factor < 1 else "")
             )
         return Trained(
-            params=params,
+            params=self.placing.collect(params),
             status=status,
             looks=course.looks,
             steps=self.step,

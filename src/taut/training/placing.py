@@ -21,6 +21,11 @@ class Placing:
 
     mesh: Mesh | None = None
 
+    def __post_init__(self) -> None:
+        """Let the compiler share out the work: axes of explicit type would have to be said in models."""
+        if self.mesh is not None:
+            object.__setattr__(self, "mesh", Mesh(self.mesh.devices, self.mesh.axis_names))
+
     @property
     def parts(self) -> tuple[int, int]:
         """Which part of every batch this process holds: (index, number of parts)."""
@@ -53,6 +58,12 @@ class Placing:
             data = self._replicated(np.asarray(jax.random.key_data(x)))
             return jax.random.wrap_key_data(data)
         return jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x))
+
+    def collect(self, tree: Any) -> Any:
+        """Replicated arrays as arrays of the default device."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), tree)
 
     def share(self, items: Any) -> Any:
         """Batches of a compiled call, (steps, rows, ...): rows go to the devices in turn.

@@ -56,11 +56,11 @@ class Stepper:
 
     def start(self, params: Any) -> State:
         """The state before the first step; the parameters are copied."""
-        params = jax.tree.map(jnp.array, params)
-        average = jax.tree.map(jnp.array, params) if self._averaging else None
+        params = _own(params)
+        average = _own(params) if self._averaging else None
         # Moments of the optimiser may share buffers, which cannot be given away twice.
-        opt_state = jax.tree.map(jnp.array, self._optimiser.transform.init(params))
-        return State(params, opt_state, average, jnp.zeros((), int), jnp.zeros((), int))
+        opt_state = _own(self._optimiser.transform.init(params))
+        return State(params, opt_state, average, *_own((0, 0)))
 
     def parameters(self, state: State) -> Any:
         """The parameters that the run stands for."""
@@ -84,7 +84,7 @@ class Stepper:
 
         losses = jnp.full(rates.shape, jnp.nan, rates.dtype)
         state, losses, sums = jax.lax.fori_loop(0, num, body, (state, losses, sums))
-        return state, losses, jax.tree.map(lambda x: x / num, sums)
+        return _strong(state), losses, jax.tree.map(lambda x: x / num, sums)
 
     def _step(
         self, resident: Any, key: Any, state: State, item: Any, rate: Array
@@ -94,27 +94,30 @@ class Stepper:
         key = jax.random.fold_in(key, state.step)
         (loss, info), grads = gradient(state.params, batch, key, state.step)
         fine = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
-        moved = self._move(state, loss, grads, rate)
-        moved = jax.tree.map(functools.partial(jnp.where, fine), moved, state)
+        state = self._move(state, loss, grads, rate, fine)
         skipped = jnp.where(fine, 0, state.skipped + 1)
         info = jax.tree.map(lambda x: jnp.where(fine, x, 0.0).astype(loss.dtype), info)
         # A step is counted also where it moves nothing, so that its key is not used again.
-        return moved._replace(step=state.step + 1, skipped=skipped), loss, info
+        return state._replace(step=state.step + 1, skipped=skipped), loss, info
 
-    def _move(self, state: State, loss: Array, grads: Any, rate: Array) -> State:
-        optimiser, extra = self._optimiser, {"value": loss, "rate": rate}
+    def _move(self, state: State, loss: Array, grads: Any, rate: Array, fine: Array) -> State:
+        """Follow the gradient; nothing moves where it is not finite, but moments decay.
+
+        Selecting between two states would be another pass over all of both.
+        """
+        optimiser = self._optimiser
+        grads = jax.tree.map(lambda g: jnp.where(fine, g, 0), grads)
+        extra = {"value": jnp.where(fine, loss, 0), "rate": rate}
         updates, opt_state = optimiser.transform.update(
             grads, state.opt_state, state.params, **extra
         )
-        if optimiser.scheduled:
-            updates = scaled(updates, rate)
+        updates = scaled(updates, jnp.where(fine, rate if optimiser.scheduled else 1.0, 0.0))
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if self._averaging:
-            share = (SHARPNESS + 1) / (state.step + SHARPNESS + 1)
-            now = optimiser.evaluated(opt_state, params)
+            share = jnp.where(fine, (SHARPNESS + 1) / (state.step + SHARPNESS + 1), 0.0)
             average = jax.tree.map(
-                lambda a, x: a + (share * (x - a)).astype(a.dtype), average, now
+                lambda a, x: a + (share * (x - a)).astype(a.dtype), average, params
             )
         return State(params, opt_state, average, state.step, state.skipped)
 
@@ -127,6 +130,16 @@ class Stepper:
             return carry + 1, loss
 
         return jax.lax.scan(one, jnp.zeros((), int), items)[1]
+
+
+def _strong(tree: Any) -> Any:
+    """Without weak types, which would compile the next call again."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
+
+
+def _own(tree: Any) -> Any:
+    """Copies of arrays."""
+    return jax.tree.map(lambda x: jnp.array(x, jnp.asarray(x).dtype), tree)
 
 
 NEVER = jnp.iinfo(jnp.int32).max  # the step of evaluations: every warm-up is over
