@@ -1,16 +1,18 @@
 """How much an amortised q uses each latent dimension: divergence, activity, information."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from taut.data.feeds import Batch
 from taut.deep.evaluation import mapped
 from taut.deep.objective import Bound, elements
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ACTIVE = 0.01  # variance of the encoder's mean over the data above which a dimension is active
 USED = 0.05  # nats of divergence above which it carries something
@@ -18,7 +20,7 @@ MOST_ROWS = 2_000  # for the mutual information, whose cost is their square
 FEW = 0.1  # share of active dimensions below which a collapse is warned of
 
 
-def usage(objective: Bound, params: Any, columns: Mapping[str, Any], seed: int) -> pd.DataFrame:
+def usage(objective: Bound, params: Any, columns: Mapping[str, Any], seed: int) -> "pd.DataFrame":
     """A row for every latent dimension of the data's latents.
 
     Columns: ``kl``, the mean of KL(q(z|x) || p(z)) over the rows in nats, where it has a closed
@@ -37,6 +39,8 @@ def usage(objective: Bound, params: Any, columns: Mapping[str, Any], seed: int) 
             kl = jnp.full(mean.shape, jnp.nan) if kl is None or kl.shape != mean.shape else kl
             found[name] = _flat(kl), _flat(mean)
         return found
+
+    import pandas as pd
 
     found = mapped(numbers, columns, seed)
     records = []
@@ -105,17 +109,17 @@ def mutual_information(
 
 @jax.jit
 def _pairwise(z: Any, loc: Any, scale: Any) -> Any:
-    """log q(z_i | x_j) up to constants, (i, j), by three matrix products."""
+    """Log q(z_i | x_j) up to constants, (i, j), by three matrix products."""
     precision = scale**-2
     square = z**2 @ precision.T - 2 * z @ (loc * precision).T + jnp.sum(loc**2 * precision, -1)
     return -0.5 * square - jnp.sum(jnp.log(scale), -1)
 
 
-def warning(table: pd.DataFrame) -> str:
+def warning(table: "pd.DataFrame") -> str:
     """A sentence if the posterior has collapsed onto the prior; "" otherwise."""
     if table.empty:
         return ""
-    active, count = int(table["active"].sum()), len(table)
+    active, count = int(np.sum(table["active"])), len(table)
     if active > FEW * count and active:
         return ""
     return (

@@ -54,7 +54,9 @@ def find_mode(objective: LogDensity, params: Any, columns: Any, watch: Watch) ->
 
         def evaluated(u: np.ndarray) -> tuple[float, np.ndarray]:
             value, grad = value_and_grad(jnp.asarray(u), batch)
-            looks.append(Look(len(looks) + 1, len(looks) + 1.0, float(value), np.nan, watch.seconds))
+            looks.append(
+                Look(len(looks) + 1, len(looks) + 1.0, float(value), np.nan, watch.seconds)
+            )
             return float(value), np.asarray(grad)
 
         def stop(u: np.ndarray) -> None:
@@ -65,8 +67,8 @@ def find_mode(objective: LogDensity, params: Any, columns: Any, watch: Watch) ->
         first, _ = evaluated(np.asarray(start))
         if not np.isfinite(first):
             raise ModelError(
-                f"the log density is {first} at the start, where parameters have their initial values and latents the middle of "
-                "their support; look for log(0) or data outside of a distribution's support"
+                f"the log density is {first} at the start, where parameters have their initial values and "
+                "latents the middle of their support; look for log(0) or data outside of a distribution's support"
             )
         options = {"maxiter": MOST_STEPS, "gtol": 1e-9}
         found = minimize(
@@ -74,7 +76,9 @@ def find_mode(objective: LogDensity, params: Any, columns: Any, watch: Watch) ->
         )
         value, grad = evaluated(found.x)
         fitted = jax.tree.map(np.asarray, unravel(jnp.asarray(found.x)))
-    status = Status.CONVERGED if np.abs(grad).max() < 1e-5 * max(1.0, abs(value)) else Status.STALLED
+    status = (
+        Status.CONVERGED if np.abs(grad).max() < 1e-5 * max(1.0, abs(value)) else Status.STALLED
+    )
     if watch.over:
         status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
     return Trained(

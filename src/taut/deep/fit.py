@@ -7,8 +7,8 @@ import jax
 from numpyro import handlers
 
 from taut._core.progress import Watch
-from taut.deep.posterior import TrainedPosterior
 from taut.deep.point import PointEstimate
+from taut.deep.posterior import TrainedPosterior
 from taut.deep.training import Request, fit_rows
 from taut.families import AbstractFamily, Amortised, Point
 from taut.problem import Density

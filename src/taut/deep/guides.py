@@ -17,7 +17,8 @@ from typing_extensions import override
 from taut._core.errors import ArgumentError, ModelError, listing, nearest
 from taut.bounds.types import Sample
 from taut.deep.heads import AbstractHead, as_head, in_own_space
-from taut.deep.rows import Clean, RowModel, Site, read_rows
+from taut.deep.reading import read_rows
+from taut.deep.rows import Clean, RowModel, Site
 from taut.families import Amortised
 
 START_SCALE = 0.1  # sd of a latent that all rows share, in unconstrained space
@@ -40,7 +41,9 @@ class AbstractGuide(abc.ABC):
     names: tuple[str, ...]
 
     @abc.abstractmethod
-    def sites(self, params: Any, columns: Mapping[str, Any], labels: Any) -> Callable[[Sample], Any]:
+    def sites(
+        self, params: Any, columns: Mapping[str, Any], labels: Any
+    ) -> Callable[[Sample], Any]:
         """What bounds take as a guide, for some rows.
 
         Args:
@@ -79,7 +82,9 @@ class Encoding(AbstractGuide):
         self.names = (*self.shared, *self.order)
 
     @override
-    def sites(self, params: Any, columns: Mapping[str, Any], labels: Any) -> Callable[[Sample], Any]:
+    def sites(
+        self, params: Any, columns: Mapping[str, Any], labels: Any
+    ) -> Callable[[Sample], Any]:
         def guide(sample: Sample) -> None:
             values: dict[str, Any] = {}
             for name in self.shared:
@@ -96,13 +101,15 @@ class Encoding(AbstractGuide):
     def encode(
         self, name: str, params: Any, columns: Mapping[str, Any], values: Mapping[str, Any]
     ) -> dist.Distribution:
-        """q of one latent, for all rows."""
+        """Q of one latent, for all rows."""
         head: AbstractHead = eqx.combine(params["encoders"][name], self.static[name])
         given = [values[n] if n in values else columns[n] for n in self.inputs[name]]
         try:
             outputs = jax.vmap(head)(*given)
         except (TypeError, ValueError) as error:
-            shapes = {n: tuple(jnp.shape(x)[1:]) for n, x in zip(self.inputs[name], given, strict=True)}
+            shapes = {
+                n: tuple(jnp.shape(x)[1:]) for n, x in zip(self.inputs[name], given, strict=True)
+            }
             line = str(error).strip().split("\n")[0]
             raise ArgumentError(
                 f"the encoder of '{name}' cannot be called with one row of {shapes}: {line}"
@@ -188,7 +195,7 @@ def _inner_shape(site: Site) -> tuple[int, ...]:
 
 
 def gaussian(site: Site, params: Mapping[str, Any]) -> dist.Distribution:
-    """q of a latent that all rows share: independent Gaussians in unconstrained space."""
+    """Q of a latent that all rows share: independent Gaussians in unconstrained space."""
     scale = jnp.exp(PACE * params["log_scale"])
     return in_own_space(dist.Normal(params["loc"], scale), site)
 
@@ -200,9 +207,10 @@ def _known_where_observed(fn: Any, observed: Any, values: Any) -> dist.Distribut
             "a partly observed site (obs_mask) needs a categorical distribution, whose missing values are summed "
             f"over; got {type(fn).__name__}"
         )
-    classes = jnp.arange(fn.logits.shape[-1])
-    certain = jnp.where(classes == values[..., None], 0.0, -CERTAIN).astype(fn.logits.dtype)
-    return dist.Categorical(logits=jnp.where(observed[..., None], certain, fn.logits))
+    logits = jnp.asarray(fn.logits)
+    certain = jnp.where(jnp.arange(logits.shape[-1]) == values[..., None], 0.0, -CERTAIN)
+    logits = jnp.where(observed[..., None], certain.astype(logits.dtype), logits)
+    return dist.CategoricalLogits(logits)
 
 
 # --- guides written by the user -------------------------------------------------------------------
@@ -247,7 +255,9 @@ class Written(AbstractGuide):
             )
 
     @override
-    def sites(self, params: Any, columns: Mapping[str, Any], labels: Any) -> Callable[[Sample], Any]:
+    def sites(
+        self, params: Any, columns: Mapping[str, Any], labels: Any
+    ) -> Callable[[Sample], Any]:
         def guide(sample: Sample) -> None:
             given = {n: self._rows.constrained(n, v) for n, v in params.items()}
             rows = len(jax.tree.leaves(columns)[0])

@@ -71,7 +71,9 @@ class FullGaussian(AbstractHead):
             )
         (size,) = inner
         below = size * (size - 1) // 2
-        _check(outputs, 2 * size + below, site, f"{size} means, {size} log scales and {below} others")
+        _check(
+            outputs, 2 * size + below, site, f"{size} means, {size} log scales and {below} others"
+        )
         loc, raw, rest = jnp.split(outputs, [size, 2 * size], axis=-1)
         lower = jnp.zeros((len(outputs), size, size), outputs.dtype)
         lower = lower.at[(slice(None), *jnp.tril_indices(size, -1))].set(rest)
@@ -91,14 +93,11 @@ class Labels(AbstractHead):
         if site.distribution.startswith("Bernoulli"):
             _check(outputs, math.prod(rest), site, "one logit for each element")
             logits = outputs.reshape((-1, *rest))
-            return dist.Bernoulli(logits=logits).to_event(site.event_dims)
-        if site.distribution.startswith("OneHot"):
-            _check(outputs, math.prod(rest), site, "one logit for each value")
-            return dist.OneHotCategorical(logits=outputs.reshape((-1, *rest)))
+            return dist.BernoulliLogits(logits).to_event(site.event_dims)
         count = site.num_values * math.prod(rest)
         _check(outputs, count, site, f"{site.num_values} logits for each element")
         logits = outputs.reshape((-1, *rest, site.num_values))
-        return dist.Categorical(logits=logits).to_event(site.event_dims)
+        return dist.CategoricalLogits(logits).to_event(site.event_dims)
 
 
 def as_head(net: Any, site: Site) -> AbstractHead:
@@ -111,7 +110,7 @@ def as_head(net: Any, site: Site) -> AbstractHead:
         return net
     if not site.discrete:
         return Gaussian(net)
-    if not site.num_values and not site.distribution.startswith("OneHot"):
+    if not site.num_values:
         raise ArgumentError(
             f"latent '{site.name}' ({site.distribution}) has infinitely many values, for which there is no encoder; "
             "sum it out by hand, or use a distribution with finitely many"

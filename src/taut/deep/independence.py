@@ -27,21 +27,29 @@ def check_rows(rows: RowModel, columns: Mapping[str, Any]) -> None:
         return
     index = np.random.default_rng(count).permutation(count)[: 2 * half]
     whole = _terms(rows, columns, index, None)
-    first, second = (_terms(rows, columns, index, part) for part in (slice(half), slice(half, None)))
+    first, second = (
+        _terms(rows, columns, index, part) for part in (slice(half), slice(half, None))
+    )
     for name, value in whole.items():
         a, b = first[name], second[name]
         together = np.concatenate([a, b]) if np.ndim(value) else a
         if not np.allclose(value, together, rtol=1e-3, atol=1e-4 * (1 + np.abs(value).max())):
-            raise ModelError(_mixed(name, np.ndim(value) > 0, bool(np.allclose(value, a + b, rtol=1e-3))))
+            raise ModelError(
+                _mixed(name, np.ndim(value) > 0, bool(np.allclose(value, a + b, rtol=1e-3)))
+            )
 
 
 def _mixed(name: str, has_rows: bool, is_sum: bool) -> str:
     if has_rows:
         return (
-            f"the log density of '{name}' for one row changes with the other rows of its batch (a mean over the batch, such as "
-            "batch normalisation, does that), so a minibatch says nothing about all rows"
+            f"the log density of '{name}' for one row changes with the other rows of its batch (a mean over the batch "
+            "does that, as in batch normalisation), so a minibatch says nothing about all rows"
         )
-    hint = "it adds up over rows unseen: " if is_sum else "it changes with the rows and is no sum over them: "
+    hint = (
+        "it adds up over rows unseen: "
+        if is_sum
+        else "it changes with the rows and is no sum over them: "
+    )
     return (
         f"site '{name}' has no axis along the rows, yet {hint}write it as one term a row inside of "
         "numpyro.plate('rows', len(y)), so that minibatches can be scaled rightly"
@@ -57,7 +65,7 @@ def _terms(
     values = {}
     for name, site in rows.latents.items():
         value = trace[name if name in trace else name + UNOBSERVED]["value"]
-        if part is not None and site.local:
+        if part is not None and site.row_axis is not None:
             axis = site.row_axis - site.event_dims + value.ndim
             value = jnp.moveaxis(jnp.moveaxis(value, axis, 0)[part], 0, axis)
         values[name] = value

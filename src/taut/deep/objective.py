@@ -171,7 +171,7 @@ class Bound:
         return found
 
     def _log_labels(self, name: str, params: Any, batch: Batch) -> Array:
-        """log q of the labels that were observed, over the rows."""
+        """Log q of the labels that were observed, over the rows."""
         trace = self.model.trace(params["model"], self.standing_in(batch.columns), batch.columns)
         observed, values = self.model.labels(trace)[name]
         fn = self.guide.encode(name, params["guide"], batch.columns, {})  # type: ignore[attr-defined]
@@ -184,8 +184,10 @@ def elements(fn: Any) -> Any:
     if isinstance(fn, dist.Independent):
         return elements(fn.base_dist)
     if isinstance(fn, dist.ExpandedDistribution):
-        return elements(fn.base_dist).expand(fn.shape()) if not fn.base_dist.event_shape else (
-            _expanded(fn)
+        return (
+            elements(fn.base_dist).expand(fn.shape())
+            if not fn.base_dist.event_shape
+            else (_expanded(fn))
         )
     return fn
 

@@ -1,12 +1,11 @@
 """The posterior of a trained model: encoders, a generative model, and what both are worth."""
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from numpyro.distributions import Distribution
 from typing_extensions import override
 
@@ -19,6 +18,9 @@ from taut.deep.refinement import Refined, refine
 from taut.deep.trained import PREDICTED, AbstractTrained, check_count
 from taut.deep.training import Fitted
 from taut.problem.types import scalar_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUMMARISED = 4_000  # draws
 SHOWN = 10  # latents in a printed posterior
@@ -70,7 +72,7 @@ class TrainedPosterior(AbstractTrained):
 
     @functools.cached_property
     def q(self) -> dict[str, Distribution]:
-        """q of the latents that all rows share, in the model's own space."""
+        """Q of the latents that all rows share, in the model's own space."""
         found: dict[str, Distribution] = {}
 
         def sample(name: str, fn: Distribution) -> Any:
@@ -106,8 +108,10 @@ class TrainedPosterior(AbstractTrained):
     def _moments(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return {n: _mean_and_sd(fn) for n, fn in self.q.items()}
 
-    def summary(self) -> pd.DataFrame:
+    def summary(self) -> "pd.DataFrame":
         """Mean, sd and the central 94% of every number that all rows share."""
+        import pandas as pd
+
         records = {}
         for name, values in self.draws(SUMMARISED, self.seed).items():
             flat = values.reshape((len(values), -1))
@@ -204,7 +208,7 @@ class TrainedPosterior(AbstractTrained):
         return row_evidence(self._bound, self._parameters, columns, samples, seed)
 
     @property
-    def usage(self) -> pd.DataFrame:
+    def usage(self) -> "pd.DataFrame":
         """Divergence and activity of every latent dimension over the data of the fit."""
         return self._usage
 
@@ -252,7 +256,7 @@ class TrainedPosterior(AbstractTrained):
             f"{self.seconds:.1f} s, {self.status.value}"
         ]
         if not self._usage.empty:
-            active, count = int(self._usage["active"].sum()), len(self._usage)
+            active, count = int(np.sum(self._usage["active"])), len(self._usage)
             lines.append(
                 f"  {active} of {count} latent dimensions active, divergence {self._usage['kl'].sum():.1f} nats a row, "
                 f"mutual information {self._information:.1f} nats"

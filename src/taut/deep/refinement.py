@@ -73,13 +73,11 @@ def _gaussians(objective: Bound, params: Any, columns: Any, key: Any) -> dict[st
             raise ArgumentError(
                 f"refine is for Gaussian latents, and q of '{name}' is {type(base).__name__}"
             )
-        found[name] = base.loc, jnp.log(base.scale)
+        found[name] = jnp.asarray(base.loc), jnp.log(jnp.asarray(base.scale))
     return found
 
 
-def _climb(
-    objective: Bound, params: Any, batch: Batch, start: Any, steps: int, key: Any
-) -> Any:
+def _climb(objective: Bound, params: Any, batch: Batch, start: Any, steps: int, key: Any) -> Any:
     optimiser = optax.adam(optax.cosine_decay_schedule(RATE, steps))
 
     def loss(q: Any, key: Any) -> Array:

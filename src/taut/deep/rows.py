@@ -7,13 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 from numpyro.primitives import Messenger
 
-from taut._core.errors import DataError, ModelError, listing
-from taut.problem.replay import is_factor, log_prob
+from taut.problem.replay import log_prob
 
 UNOBSERVED = "_unobserved"  # NumPyro's name for the missing part of a partly observed site
 OBSERVED = "_observed"
@@ -171,9 +169,7 @@ class RowModel:
             if name in wanted or site["type"] == "deterministic"
         }
 
-    def labels(
-        self, trace: Mapping[str, dict[str, Any]]
-    ) -> dict[str, tuple[Any, Any]]:
+    def labels(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
         """Partly observed site -> (whether each row is observed, the observed values)."""
         found = {}
         for name in self.partly:
@@ -220,197 +216,4 @@ def _own_scale(trace: Mapping[str, dict[str, Any]], site: dict[str, Any]) -> Any
 
 
 def _unmasked(fn: Any) -> Any:
-    inner = fn.base_dist if type(fn).__name__ == "MaskedDistribution" else fn
-    return inner
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-TRIED = (6, 10)  # rows on which the model is tried; its sites' shapes show what runs along them
-
-
-def read_rows(
-    model: Callable[..., Any], name: str, data: Mapping[str, Any], num_rows: int | None = None
-) -> tuple[RowModel, int]:
-    """Read a model: its parameters, its sites, and which of them belong to rows.
-
-    Args:
-        model: a NumPyro model function.
-        name: of the model.
-        data: its arguments; of a source, some of the first rows.
-        num_rows: length of the arguments with rows; None finds it.
-
-    Returns:
-        The model, and the number of rows in ``data``.
-
-    Raises:
-        ModelError: if the model cannot be run on some of its rows, keeps a state, or has sites
-            that mix rows.
-        DataError: if no argument has rows.
-    """
-    lengths = _lengths(data) if num_rows is None else [num_rows]
-    reasons: list[ModelError] = []
-    for length in lengths:
-        rows = tuple(n for n, v in data.items() if _runs(v, length))
-        try:
-            return _read(model, name, data, rows, length), length
-        except ModelError as reason:
-            reasons.append(reason)
-    if reasons:
-        raise reasons[0]
-    raise DataError(
-        "the data have no array with rows to draw minibatches from; give the observations as arguments of the model"
-    )
-
-
-def _lengths(data: Mapping[str, Any]) -> list[int]:
-    """Lengths that may be the number of rows: the one of most arguments first, then the longest."""
-    found = [np.shape(leaf)[0] for leaf in jax.tree.leaves(dict(data)) if np.ndim(leaf)]
-    return sorted({x for x in found if x > 0}, key=lambda x: (-found.count(x), -x))
-
-
-def _runs(value: Any, length: int) -> bool:
-    leaves = jax.tree.leaves(value)
-    return bool(leaves) and all(
-        isinstance(x, np.ndarray | jax.Array) and np.shape(x)[:1] == (length,) for x in leaves
-    )
-
-
-def _read(
-    model: Callable[..., Any],
-    name: str,
-    data: Mapping[str, Any],
-    row_names: tuple[str, ...],
-    length: int,
-) -> RowModel:
-    static = {n: v for n, v in data.items() if n not in row_names}
-    bare = RowModel(model, name, static, row_names, {}, {}, (), {}, {}, False, {}, {}, False)
-    traces, examples = [], {}
-    for size in TRIED:
-        index = np.arange(size) % length
-        columns = jax.tree.map(lambda x: jnp.asarray(x[index]), {n: data[n] for n in row_names})
-        traces.append(_tried(bare, columns))
-        examples = examples or columns
-    (first, draws_keys), (second, _) = traces
-    latents, observed, partly = {}, {}, []
-    for site_name, site in first.items():
-        if site["type"] != "sample":
-            continue
-        found = _site(site_name, site, second.get(site_name))
-        base = site_name.removesuffix(UNOBSERVED)
-        if base != site_name and base + OBSERVED in first:
-            partly.append(base)
-            latents[base] = dataclasses.replace(found, name=base)
-        elif site["is_observed"]:
-            observed[site_name] = found
-        else:
-            latents[site_name] = found
-    observed = {n: s for n, s in observed.items() if n.removesuffix(OBSERVED) not in partly}
-    params = {n: s["value"] for n, s in first.items() if s["type"] == "param"}
-    constraints = {
-        n: s["kwargs"]["constraint"]
-        for n, s in first.items()
-        if s["type"] == "param" and s["kwargs"].get("constraint") is not None
-    }
-    initial = {n: biject_to(constraints[n]).inv(v) if n in constraints else v for n, v in params.items()}
-    return RowModel(
-        model,
-        name,
-        static,
-        row_names,
-        latents,
-        observed,
-        tuple(partly),
-        initial,
-        constraints,
-        draws_keys,
-        examples,
-        _arguments(first, observed, examples),
-        any(s.row_axis is None for s in (*latents.values(), *observed.values())),
-    )
-
-
-def _arguments(
-    trace: Mapping[str, Any], observed: dict[str, Site], columns: dict[str, Any]
-) -> dict[str, str]:
-    """Observed site -> the argument with the same values."""
-    found = {}
-    for name in observed:
-        value = np.asarray(trace[name]["value"])
-        for argument, column in columns.items():
-            if np.shape(column) == value.shape and np.array_equal(column, value):
-                found[name] = argument
-    return found
-
-
-def _tried(model: RowModel, columns: dict[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """A trace on some rows, and whether the model drew keys of its own."""
-    rows = len(jax.tree.leaves(columns)[0])
-    clean = Clean(model.model, rows, frozenset())
-    try:
-        with handlers.seed(rng_seed=0):
-            trace = handlers.trace(clean).get_trace(**model.static, **columns)
-    except ModelError:
-        raise
-    except Exception as error:  # the model's own code
-        line = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"{model.name} cannot be run on {rows} of its rows (arguments with rows: {listing(model.row_names)}): "
-            f"{type(error).__name__}: {line}"
-        ) from error
-    if state := [n for n, s in trace.items() if s["type"] == "mutable"]:
-        raise ModelError(
-            f"'{state[0]}' is a state that the model changes (numpyro_mutable, BatchNorm): rows are then not independent "
-            "and the bound has no meaning; use a layer without state, such as LayerNorm"
-        )
-    return trace, clean.draws_keys
-
-
-def _site(name: str, site: dict[str, Any], other: dict[str, Any] | None) -> Site:
-    """What is known of a site from its traces at two numbers of rows."""
-    fn, value = site["fn"], site["value"]
-    if other is None:
-        raise ModelError(f"site '{name}' is not there with another number of rows")
-    shapes = [np.shape(log_prob(s)) for s in (site, other)]
-    return Site(
-        name=name,
-        shape=tuple(np.shape(value)),
-        event_dims=len(fn.event_shape),
-        support=fn.support,
-        discrete=bool(getattr(fn.support, "is_discrete", False)),
-        num_values=_num_values(fn),
-        row_axis=None if is_factor(site) and not shapes[0] else _row_axis(name, *shapes),
-        distribution=_class_name(fn),
-        initial=value,
-    )
-
-
-def _row_axis(name: str, shape: tuple[int, ...], other: tuple[int, ...]) -> int | None:
-    if len(shape) != len(other):
-        raise ModelError(f"site '{name}' changes its number of axes with the number of rows")
-    axes = [i - len(shape) for i, pair in enumerate(zip(shape, other, strict=True)) if pair == TRIED]
-    if len(axes) > 1 or (shape != other and not axes):
-        raise ModelError(
-            f"site '{name}' has log densities of shape {shape} for {TRIED[0]} rows and {other} for {TRIED[1]}; minibatches "
-            "need one axis along the rows, such as that of numpyro.plate('rows', len(y))"
-        )
-    return axes[0] if axes else None
-
-
-def _num_values(fn: Any) -> int:
-    if not getattr(fn, "has_enumerate_support", False):
-        return 0
-    try:
-        return int(fn.enumerate_support(expand=False).shape[0])
-    except (NotImplementedError, ValueError):
-        return 0
-
-
-def _class_name(fn: Any) -> str:
-    while hasattr(fn, "base_dist") and type(fn).__name__ in (
-        "Independent",
-        "ExpandedDistribution",
-        "MaskedDistribution",
-    ):
-        fn = fn.base_dist
-    return type(fn).__name__
+    return fn.base_dist if type(fn).__name__ == "MaskedDistribution" else fn

@@ -81,8 +81,8 @@ def open_data(model: Callable[..., Any], data: Any) -> Supply:
     arguments = bind_arguments(model, {**data.fixed, **columns})
     if data.num_rows is None:
         raise DataError(
-            "a source that does not know its number of rows must be given it: Batches(..., num_rows=N); minibatches are "
-            "scaled to N rows"
+            "a source that does not know its number of rows must be given it: Batches(..., num_rows=N); minibatches "
+            "are scaled to N rows"
         )
     return Supply(data, arguments, len(jax.tree.leaves(columns)[0]), data.num_rows)
 
@@ -95,5 +95,8 @@ def _first_rows(source: AbstractSource, names: Any, most: int, seed: int) -> dic
     items = feed.take(count)
     parts = [feed.batch((), jax.tree.map(lambda x, i=i: x[i], items)) for i in range(count)]
     real = [np.asarray(p.weight) > 0 for p in parts]
-    chosen = [jax.tree.map(lambda x, r=r: np.asarray(x)[r], p.columns) for p, r in zip(parts, real, strict=True)]
+    chosen = [
+        jax.tree.map(lambda x, r=r: np.asarray(x)[r], p.columns)
+        for p, r in zip(parts, real, strict=True)
+    ]
     return jax.tree.map(lambda *xs: np.concatenate(xs), *chosen)

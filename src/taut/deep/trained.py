@@ -3,18 +3,20 @@
 import abc
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import numpy as np
-import pandas as pd
 
 from taut._core.errors import ArgumentError, listing, nearest
 from taut._core.status import Status
 from taut.deep.evaluation import CHUNK, columns_of
 from taut.deep.rows import RowModel
 from taut.deep.training import Fitted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PREDICTED = 200  # draws, where none are asked for
 
@@ -82,11 +84,13 @@ class AbstractTrained(abc.ABC):
         return self._fitted.trained.notes
 
     @functools.cached_property
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pd.DataFrame":
         """The course of the training, a row for every look.
 
         Columns: step, epoch, bound and validation in nats for all rows of the data, seconds.
         """
+        import pandas as pd
+
         trained, scale = self._fitted.trained, -float(self._fitted.num_rows)
         table = pd.DataFrame(
             [look._asdict() for look in trained.looks],
@@ -187,5 +191,3 @@ def check_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)
-
-

@@ -16,7 +16,8 @@ from taut.deep.exact import find_mode, is_small
 from taut.deep.guides import AbstractGuide, Encoding, Written
 from taut.deep.independence import check_rows
 from taut.deep.objective import Bound, LogDensity
-from taut.deep.rows import RowModel, Site, read_rows
+from taut.deep.reading import read_rows
+from taut.deep.rows import RowModel, Site
 from taut.deep.supply import open_data
 from taut.families import AbstractFamily, Amortised, Point
 from taut.solvers.stochastic import Stochastic
@@ -130,7 +131,7 @@ def _settings(asked: Request, num_rows: int) -> tuple[Stochastic, int, tuple[str
 def _guide(
     rows: RowModel, family: Any, data: Mapping[str, Any], num_rows: int
 ) -> AbstractGuide | None:
-    """q for a family; None for points."""
+    """Q for a family; None for points."""
     if isinstance(family, Point):
         if discrete := [n for n, s in rows.latents.items() if s.discrete]:
             raise ArgumentError(
@@ -139,8 +140,8 @@ def _guide(
             )
         if local := [n for n, s in rows.latents.items() if s.local]:
             raise ArgumentError(
-                f"latent '{local[0]}' belongs to rows; families.Point() is for what all rows share: give it an encoder, "
-                "family=families.Amortised(...)"
+                f"latent '{local[0]}' belongs to rows; families.Point() is for what all rows share: give it an "
+                "encoder, family=families.Amortised(...)"
             )
         return None
     if isinstance(family, AbstractFamily) and not isinstance(family, Amortised):

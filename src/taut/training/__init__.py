@@ -1,6 +1,7 @@
 """Stochastic optimisation that needs no tuning: minibatches, schedules, stopping, checkpoints."""
 
-from taut.training.loop import Look, Trained, train
+from taut.training.course import Look
+from taut.training.loop import Trained, train
 from taut.training.optimisers import Optimiser, Optimisers, make_optimiser
 from taut.training.placing import Placing
 from taut.training.records import JsonLines, TensorBoard

@@ -104,8 +104,10 @@ def _restored(found: list[np.ndarray], like: Any, path: Path) -> Any:
     wanted = [(np.shape(x), np.asarray(x).dtype) for x in leaves]
     if shapes != wanted:
         odd = next((i for i, p in enumerate(zip(shapes, wanted, strict=False)) if p[0] != p[1]), -1)
-        what = f"array {odd} has {shapes[odd]}, wanted is {wanted[odd]}" if odd >= 0 else (
-            f"it has {len(found)} arrays, wanted are {len(leaves)}"
+        what = (
+            f"array {odd} has {shapes[odd]}, wanted is {wanted[odd]}"
+            if odd >= 0
+            else (f"it has {len(found)} arrays, wanted are {len(leaves)}")
         )
         raise FileError(
             f"{path} is of another model or another optimiser: {what}. Use another folder, or delete this one"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,35 +16,17 @@ from taut._core.status import Status
 from taut.data.feeds import AbstractFeed
 from taut.training import checkpoint as checkpoints
 from taut.training import schedule
+from taut.training.course import Course, Look, course_of
+from taut.training.evaluation import MOST_STEPS, evaluate, most_steps, padded
 from taut.training.optimisers import make_optimiser
 from taut.training.placing import Placing
 from taut.training.settings import Training
 from taut.training.step import Objective, State, Stepper
 
 CALL_SECONDS = 0.3  # of one compiled call, so that Ctrl-C and the display are answered
-MOST_STEPS = 512  # in a call
-ITEM_BYTES = 2**23  # of the batches that a call is given
 TOLERATED = 20  # steps in a row that are not finite, before a run goes back
 RETREATS = 5  # times that a run goes back, each with half the rate
 LAST_SHARE = 0.8  # of a budget in seconds, after which the rate begins to fall
-
-
-class Look(NamedTuple):
-    """The mean of some steps, an epoch at least where epochs are short.
-
-    Attributes:
-        step: how many steps were taken.
-        epoch: the same in passes over the data.
-        loss: mean of the objective over the look's steps, nats per row.
-        validation: the objective on the validation data; NaN where there are none.
-        seconds: since the fit began.
-    """
-
-    step: int
-    epoch: float
-    loss: float
-    validation: float
-    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,31 +52,6 @@ class Trained:
     notes: tuple[str, ...]
     compile_seconds: float
     seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Course:
-    """Where a run is: all that its decisions depend on beside the arrays. JSON can hold it.
-
-    Attributes:
-        looks: so far.
-        pending: losses since the last look.
-        decay: first step and end of the cool-down.
-        factor: of the rate, after retreats.
-        skipped: steps that moved nothing.
-        first_skip: the first of them; -1 where there is none.
-        best: look with the lowest validation loss; -1 before any.
-        status: name of why the run ended; "" while it goes on.
-    """
-
-    looks: tuple[Look, ...] = ()
-    pending: tuple[float, ...] = ()
-    decay: tuple[int, int] | None = None
-    factor: float = 1.0
-    skipped: int = 0
-    first_skip: int = -1
-    best: int = -1
-    status: str = ""
 
 
 def train(
@@ -213,8 +170,8 @@ class _Run:
         """Take some steps in one compiled call."""
         items = self.feed.take(num)
         if self.compile_seconds == 0.0:
-            self.most = _most_steps(items, num)
-        items = self.placing.share(jax.tree.map(lambda x: _padded(x, self.most), items))
+            self.most = most_steps(items, num)
+        items = self.placing.share(jax.tree.map(lambda x: padded(x, self.most), items))
         rates = np.zeros(self.most, np.float32)
         rates[:num] = [self._rate(self.step + i) for i in range(num)]
         began = time.perf_counter()
@@ -347,7 +304,7 @@ class _Run:
             return
         (state, best), host = found
         self.state = self.placing.replicate(state)
-        self.course, self.step = _course_of(host["course"]), host["step"]
+        self.course, self.step = course_of(host["course"]), host["step"]
         self.best = self.placing.replicate(best) if self.course.best >= 0 else None
         self.good = jax.tree.map(jnp.array, self.state)
         self.feed.restore(host["feed"])
@@ -383,45 +340,3 @@ class _Run:
             compile_seconds=self.compile_seconds,
             seconds=time.perf_counter() - self.began,
         )
-
-
-def evaluate(
-    stepper: Stepper, params: Any, feed: AbstractFeed, key: Any, placing: Placing
-) -> float:
-    """The objective on all rows of a feed, nats per row; its batches weigh by their rows."""
-    feed.restore({"epoch": 0, "step": 0})
-    losses, left = [], feed.steps_per_epoch
-    most = _most_steps(feed.take(1), 1)
-    feed.restore({"epoch": 0, "step": 0})
-    while left:
-        num = min(most, left)
-        items = placing.share(jax.tree.map(lambda x: _padded(x, most), feed.take(num)))
-        found = stepper.losses(params, placing.replicate(feed.resident), items, key)
-        losses += list(np.asarray(found, float)[:num])
-        left -= num
-    rows = np.full(len(losses), feed.batch_size)
-    rows[-1] = feed.num_rows - feed.batch_size * (len(losses) - 1)
-    return float(np.average(losses, weights=rows))
-
-
-def _most_steps(items: Any, num: int) -> int:
-    """Steps in a call whose batches are small enough to be copied."""
-    bytes_each = sum(np.asarray(x).nbytes for x in jax.tree.leaves(items)) / num
-    return int(np.clip(ITEM_BYTES / max(bytes_each, 1), 1, MOST_STEPS))
-
-
-def _padded(x: np.ndarray, most: int) -> np.ndarray:
-    """Repeat the first element until there are as many as the compiled call takes."""
-    if len(x) == most:
-        return x
-    return np.concatenate([x, np.broadcast_to(x[:1], (most - len(x), *x.shape[1:]))])
-
-
-def _course_of(stored: dict[str, Any]) -> Course:
-    looks = tuple(Look(*x) for x in stored["looks"])
-    decay = tuple(stored["decay"]) if stored["decay"] is not None else None
-    return Course(
-        **{**stored, "looks": looks, "pending": tuple(stored["pending"]), "decay": decay}
-    )
-
-

@@ -122,15 +122,15 @@ def _partitioned(parts: dict[str, Optimiser]) -> Optimiser:
     def init(params: Any) -> Any:
         return {name: part.transform.init(params[name]) for name, part in parts.items()}
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         rate = extra.pop("rate", jnp.ones(()))
-        updates, states = {}, {}
+        moves, states = {}, {}
         for name, part in parts.items():
             found, states[name] = part.transform.update(
-                grads[name], state[name], params[name], **extra
+                updates[name], state[name], params[name], **extra
             )
-            updates[name] = scaled(found, rate) if part.scheduled else found
-        return updates, states
+            moves[name] = scaled(found, rate) if part.scheduled else found
+        return moves, states
 
     def evaluated(state: Any, params: Any) -> Any:
         return {name: part.evaluated(state[name], params[name]) for name, part in parts.items()}

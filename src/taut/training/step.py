@@ -121,15 +121,16 @@ class Stepper:
             )
         return State(params, opt_state, average, state.step, state.skipped)
 
-    def _losses(self, params: Any, resident: Any, items: Any, key: Any) -> Array:
-        """The objective on each of some batches, without a step, (batches,)."""
+    def _losses(self, params: Any, resident: Any, items: Any, key: Any, num: Array) -> Array:
+        """The objective on each of the first ``num`` batches, without a step, (batches,)."""
 
-        def one(carry: Array, item: Any) -> tuple[Array, Array]:
-            batch = self._batch(resident, item)
-            loss, _ = self._objective(params, batch, jax.random.fold_in(key, carry), NEVER)
-            return carry + 1, loss
+        def body(i: Array, losses: Array) -> Array:
+            batch = self._batch(resident, jax.tree.map(lambda x: x[i], items))
+            found = self._objective(params, batch, jax.random.fold_in(key, i), jnp.asarray(NEVER))
+            return losses.at[i].set(found[0])
 
-        return jax.lax.scan(one, jnp.zeros((), int), items)[1]
+        count = len(jax.tree.leaves(items)[0])
+        return jax.lax.fori_loop(0, num, body, jnp.full(count, jnp.nan))
 
 
 def _strong(tree: Any) -> Any:
