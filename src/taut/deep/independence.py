@@ -33,10 +33,14 @@ def check_rows(rows: RowModel, columns: Mapping[str, Any]) -> None:
     for name, value in whole.items():
         a, b = first[name], second[name]
         together = np.concatenate([a, b]) if np.ndim(value) else a
-        if not np.allclose(value, together, rtol=1e-3, atol=1e-4 * (1 + np.abs(value).max())):
-            raise ModelError(
-                _mixed(name, np.ndim(value) > 0, bool(np.allclose(value, a + b, rtol=1e-3)))
-            )
+        if not np.isfinite(value).all() or _same(value, together):
+            continue
+        is_sum = not np.ndim(value) and _same(value, a + b)
+        raise ModelError(_mixed(name, np.ndim(value) > 0, is_sum))
+
+
+def _same(value: np.ndarray, other: np.ndarray) -> bool:
+    return bool(np.allclose(value, other, rtol=1e-3, atol=1e-4 * (1 + np.abs(value).max())))
 
 
 def _mixed(name: str, has_rows: bool, is_sum: bool) -> str:

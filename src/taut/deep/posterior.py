@@ -31,27 +31,36 @@ class TrainedPosterior(AbstractTrained):
 
     Attributes:
         seed: of the fit.
-        elbo: the ELBO of the data, nats: of all rows, or scaled up from 20,000 of them.
-        elbo_error: its Monte Carlo error, nats.
     """
 
     _fitted: Fitted
     seed: int
-    elbo: float
-    elbo_error: float
 
     def __init__(self, fitted: Fitted, seed: int) -> None:
         self._fitted, self.seed = fitted, seed
-        bound, params, columns = self._bound, self._parameters, fitted.monitored
-        self.elbo, self.elbo_error = total_bound(bound, params, columns, fitted.num_rows, seed)
-        self._usage = collapse.usage(bound, params, columns, seed)
-        self._information = collapse.mutual_information(bound, params, columns, seed)
 
     @property
     def _bound(self) -> Bound:
         objective = self._fitted.objective
         assert isinstance(objective, Bound)
         return objective
+
+    @property
+    def elbo(self) -> float:
+        """The ELBO of the data, nats: of all rows, or scaled up from 20,000 of them."""
+        return self._elbo[0]
+
+    @property
+    def elbo_error(self) -> float:
+        """The Monte Carlo error of the ELBO, nats."""
+        return self._elbo[1]
+
+    @functools.cached_property
+    def _elbo(self) -> tuple[float, float]:
+        fitted = self._fitted
+        return total_bound(
+            self._bound, self._parameters, fitted.monitored, fitted.num_rows, self.seed
+        )
 
     # --- the recognition side -----------------------------------------------------------------
 
@@ -207,15 +216,17 @@ class TrainedPosterior(AbstractTrained):
         samples = check_count("samples", samples)
         return row_evidence(self._bound, self._parameters, columns, samples, seed)
 
-    @property
+    @functools.cached_property
     def usage(self) -> "pd.DataFrame":
         """Divergence and activity of every latent dimension over the data of the fit."""
-        return self._usage
+        return collapse.usage(self._bound, self._parameters, self._fitted.monitored, self.seed)
 
-    @property
+    @functools.cached_property
     def information(self) -> float:
         """Mutual information of a row and its latents under q, in nats, at most log of the rows."""
-        return self._information
+        return collapse.mutual_information(
+            self._bound, self._parameters, self._fitted.monitored, self.seed
+        )
 
     def refine(self, data: Any, steps: int = 200, seed: int = 0) -> Refined:
         """Improve q of some rows one by one, beginning at what the encoders say.
@@ -234,7 +245,7 @@ class TrainedPosterior(AbstractTrained):
     @property
     @override
     def notes(self) -> tuple[str, ...]:
-        found = collapse.warning(self._usage)
+        found = collapse.warning(self.usage)
         return (*super().notes, *([found] if found else []))
 
     @property
@@ -255,11 +266,11 @@ class TrainedPosterior(AbstractTrained):
             f"posterior of {self.name}: ELBO {self.elbo:,.1f} nats ({self.elbo / rows:,.2f} a row), "
             f"{self.seconds:.1f} s, {self.status.value}"
         ]
-        if not self._usage.empty:
-            active, count = int(np.sum(self._usage["active"])), len(self._usage)
+        if not self.usage.empty:
+            active, count = int(np.sum(self.usage["active"])), len(self.usage)
             lines.append(
-                f"  {active} of {count} latent dimensions active, divergence {self._usage['kl'].sum():.1f} nats a row, "
-                f"mutual information {self._information:.1f} nats"
+                f"  {active} of {count} latent dimensions active, divergence {self.usage['kl'].sum():.1f} nats a row, "
+                f"mutual information {self.information:.1f} nats"
             )
         lines += [
             f"  {n}  {_short(self.mean[n])} ± {_short(self.sd[n])}" for n in list(self.q)[:SHOWN]
@@ -270,10 +281,10 @@ class TrainedPosterior(AbstractTrained):
 def _mean_and_sd(fn: Distribution) -> tuple[np.ndarray, np.ndarray]:
     """Of a distribution; from draws where it has no formula."""
     try:
-        return np.asarray(fn.mean), np.sqrt(np.asarray(fn.variance))
+        return np.asarray(fn.mean), np.asarray(np.sqrt(np.asarray(fn.variance)))
     except NotImplementedError:
         draws = np.asarray(fn.sample(jax.random.key(0), (SUMMARISED,)))
-        return draws.mean(0), draws.std(0)
+        return np.asarray(draws.mean(0)), np.asarray(draws.std(0))
 
 
 def _short(x: np.ndarray) -> str:

@@ -196,6 +196,7 @@ def _row_axis(name: str, shape: tuple[int, ...], other: tuple[int, ...]) -> int 
 
 
 def _num_values(fn: Any) -> int:
+    fn = _element(fn)
     if not getattr(fn, "has_enumerate_support", False):
         return 0
     try:
@@ -205,10 +206,15 @@ def _num_values(fn: Any) -> int:
 
 
 def _class_name(fn: Any) -> str:
+    return type(_element(fn)).__name__
+
+
+def _element(fn: Any) -> Any:
+    """A distribution without what groups, repeats or masks its elements."""
     while hasattr(fn, "base_dist") and type(fn).__name__ in (
         "Independent",
         "ExpandedDistribution",
         "MaskedDistribution",
     ):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn

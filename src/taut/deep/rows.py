@@ -155,7 +155,7 @@ class RowModel:
         """Latent -> its distribution in a trace, in its own support."""
         found = {}
         for name, site in trace.items():
-            known = self._known(name)
+            known = self._known(name) if site["type"] == "sample" else None
             if known is not None and known.name in self.latents and not name.endswith(OBSERVED):
                 found[known.name] = _unmasked(site["fn"])
         return found

@@ -83,7 +83,8 @@ def fit_rows(
     feed = source.feed(rows, size, asked.seed, asked.mesh)
     params = {"model": rows.params, "guide": {} if guide is None else guide.initial}
     if guide is None:
-        params["guide"] = {n: _start(s) for n, s in rows.latents.items()}
+        starts = _own_starts(rows)
+        params["guide"] = {n: _start(s, starts.get(n)) for n, s in rows.latents.items()}
         objective: Bound | LogDensity = LogDensity(rows, num_rows)
     else:
         objective = _bound(rows, guide, asked.family, settings, num_rows, feed, params)
@@ -209,7 +210,10 @@ def _independent(rows: RowModel, theta: Any) -> frozenset[str]:
     return frozenset(same)
 
 
-def _start(site: Site) -> Any:
+def _start(site: Site, own: Any) -> Any:
+    """A network's own weights, since at zero its units are all alike; zero for other latents."""
+    if own is not None:
+        return biject_to(site.support).inv(jnp.asarray(own))
     return jnp.zeros(biject_to(site.support).inverse_shape(site.shape))
 
 

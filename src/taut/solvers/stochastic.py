@@ -36,8 +36,8 @@ class Stochastic:
     optimiser: Optimisers = "adam"
     learning_rate: float | None = None
     bound: AbstractBound | None = None
-    kl_warmup: float = 0.0
-    free_bits: float = 0.0
+    kl_warmup: float | int = 0
+    free_bits: float | int = 0
     averaging: bool = True
     patience: int | None = None
     max_steps: int = 50_000
