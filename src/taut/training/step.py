@@ -93,7 +93,7 @@ class Stepper:
         gradient = jax.value_and_grad(self._objective, has_aux=True)
         key = jax.random.fold_in(key, state.step)
         (loss, info), grads = gradient(state.params, batch, key, state.step)
-        fine = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        fine = jnp.isfinite(loss) & jnp.isfinite(_size(grads))
         state = self._move(state, loss, grads, rate, fine)
         skipped = jnp.where(fine, 0, state.skipped + 1)
         info = jax.tree.map(lambda x: jnp.where(fine, x, 0.0).astype(loss.dtype), info)
@@ -131,6 +131,11 @@ class Stepper:
 
         count = len(jax.tree.leaves(items)[0])
         return jax.lax.fori_loop(0, num, body, jnp.full(count, jnp.nan))
+
+
+def _size(tree: Any) -> Array:
+    """The sum of all absolute values: finite if they are."""
+    return sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(tree)), jnp.zeros(()))
 
 
 def _strong(tree: Any) -> Any:
