@@ -198,6 +198,11 @@ def _fit(options: argparse.Namespace) -> int:
         progress=False if options.quiet else None,
     )
     # Files first: nothing is lost when whoever reads the output stops reading.
+    if not isinstance(posterior, taut.Posterior):
+        posterior.history.to_csv(out / "history.csv")
+        print(posterior)
+        print(f"wrote history.csv to {out}; save its parameters from Python (posterior.params)")
+        return EXIT_FINE
     _write(posterior, out)
     verdict = posterior.trust.verdict
     for line in [] if options.quiet else codes(data, arguments_of(model)):

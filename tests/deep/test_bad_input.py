@@ -75,7 +75,11 @@ def test_a_wrong_number_of_rows_is_said(declared):
 def test_a_source_shorter_than_a_batch_is_one_batch():
     source = taut.data.Batches(lambda: iter([{"x": X}]), 100)
     found = taut.fit(
-        component_model, source, family=family(), batch_size=5000, solver=taut.solvers.Stochastic(epochs=2)
+        component_model,
+        source,
+        family=family(),
+        batch_size=5000,
+        solver=taut.solvers.Stochastic(epochs=2),
     )
     assert found.history["step"].iloc[-1] == 2
 
@@ -125,7 +129,12 @@ def test_a_plate_that_subsamples_is_scaled_once():
         with numpyro.plate("rows", 100, subsample_size=len(x)):
             numpyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
 
-    found = taut.fit(model, {"x": X}, batch_size=10, solver=taut.solvers.Stochastic(epochs=100, learning_rate=0.02))
+    found = taut.fit(
+        model,
+        {"x": X},
+        batch_size=10,
+        solver=taut.solvers.Stochastic(epochs=100, learning_rate=0.02),
+    )
     w = np.asarray(found.params["w"], float)
     exact = np.sum(-0.5 * (X - w) ** 2 - 0.5 * np.log(2 * np.pi))
     assert found.log_density == pytest.approx(exact, rel=1e-4)
@@ -157,7 +166,9 @@ def test_what_only_training_takes_is_said_elsewhere(tmp_path):
 
 
 def test_rows_of_another_shape_are_said():
-    found = taut.fit(component_model, {"x": X}, family=family(), solver=taut.solvers.Stochastic(epochs=1))
+    found = taut.fit(
+        component_model, {"x": X}, family=family(), solver=taut.solvers.Stochastic(epochs=1)
+    )
     with pytest.raises(DataError, match=r"rows of shape \(4,\), the fit had \(5,\)"):
         found.encode({"x": X[:, :4]})
     with pytest.raises(DataError, match="lacks 'x'"):

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from models import NOISE, component_data, component_evidence, component_model, fit_component
 
 import taut
-from models import NOISE, component_data, component_evidence, component_model, fit_component
 from taut.training import Training
 
 X, W, B = component_data()
@@ -27,7 +27,9 @@ def test_training_finds_the_maximum_likelihood(posterior):
 
 
 def test_the_elbo_reaches_the_evidence(posterior):
-    exact = component_evidence(X, np.asarray(posterior.params["w"]), np.asarray(posterior.params["b"]))
+    exact = component_evidence(
+        X, np.asarray(posterior.params["w"]), np.asarray(posterior.params["b"])
+    )
     assert posterior.elbo == pytest.approx(exact.sum(), abs=1.0)
     assert abs(posterior.elbo - exact.sum()) < 5 * posterior.elbo_error + 1.0
 
@@ -36,7 +38,9 @@ def test_the_elbo_reaches_the_evidence(posterior):
 def test_the_evidence_of_new_rows_is_the_exact_one(posterior):
     """q is nearly exact, so weights are even: an error of 0.02 nats a row is five deviations."""
     new = component_data(100, seed=0)[0][:50] + 0.1
-    exact = component_evidence(new, np.asarray(posterior.params["w"]), np.asarray(posterior.params["b"]))
+    exact = component_evidence(
+        new, np.asarray(posterior.params["w"]), np.asarray(posterior.params["b"])
+    )
     found = posterior.evidence({"x": new}, samples=200)
     assert found.estimate_rows == pytest.approx(exact, abs=0.02)
     assert found.lower_rows == pytest.approx(exact, abs=0.2)
@@ -56,7 +60,9 @@ def test_the_report_of_the_latents(posterior):
     usage = posterior.usage.loc["z[0]"]
     q = posterior.encode({"x": X})["z"]
     mean, variance = np.asarray(q.mean, float), np.asarray(q.variance, float)
-    assert usage["kl"] == pytest.approx(np.mean(variance + mean**2 - 1 - np.log(variance)) / 2, rel=1e-3)
+    assert usage["kl"] == pytest.approx(
+        np.mean(variance + mean**2 - 1 - np.log(variance)) / 2, rel=1e-3
+    )
     assert usage["activity"] == pytest.approx(mean.var(), rel=1e-3)
     assert bool(usage["active"])
     # The aggregated posterior is the prior, so the information is nearly all of the divergence.

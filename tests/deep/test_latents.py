@@ -71,7 +71,9 @@ def partly(x, y, known):
             "k", dist.Categorical(probs=jnp.array([0.3, 0.7])), obs=y, obs_mask=known
         )
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        numpyro.sample("x", dist.Normal(z[:, None] + k[:, None], 1.0).expand([len(x), 2]).to_event(1), obs=x)
+        numpyro.sample(
+            "x", dist.Normal(z[:, None] + k[:, None], 1.0).expand([len(x), 2]).to_event(1), obs=x
+        )
 
 
 def _estimates(model, data, encoders, inputs, count=4000):
@@ -102,7 +104,9 @@ def test_known_labels_count_as_known_and_missing_ones_are_summed_over():
     encoders = {"k": Table(jnp.asarray(0.4)), "z": Joint(jnp.asarray([0.2, -0.3]))}
     inputs = {"k": "x", "z": ("x", "k")}
     found, error = _estimates(partly, {"x": x, "y": y, "known": known}, encoders, inputs)
-    exact = np.array([_labelled(a, b) if o else _unlabelled(a) for a, b, o in zip(x, y, known, strict=True)])
+    exact = np.array(
+        [_labelled(a, b) if o else _unlabelled(a) for a, b, o in zip(x, y, known, strict=True)]
+    )
     assert np.all(np.abs(found - exact) < 5 * error + 1e-5)
 
 

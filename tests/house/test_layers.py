@@ -18,6 +18,7 @@ ORDER = (
     ("expectation",),
     ("families",),
     ("bounds",),
+    ("training",),
     ("solvers",),
     ("trust",),
     ("plan",),
@@ -26,6 +27,8 @@ ORDER = (
     ("report",),
     ("derivation",),
     ("posterior",),
+    ("deep",),
+    ("networks",),
     ("fit",),
     ("cli", "demo", "datasets"),
 )

@@ -2,8 +2,8 @@ import os
 
 import numpy as np
 import pytest
-
 from runs import run
+
 from taut._core.errors import FileError
 from taut._core.status import Status
 from taut.training import Training
@@ -21,7 +21,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, step):
     second = run(SETTINGS, checkpoint=tmp_path)
     assert second.status is Status.COMPLETED
     assert np.array_equal(second.params["w"], whole.params["w"])
-    same = [(a.step, a.loss) == (b.step, b.loss) for a, b in zip(second.looks, whole.looks, strict=True)]
+    same = [
+        (a.step, a.loss) == (b.step, b.loss) for a, b in zip(second.looks, whole.looks, strict=True)
+    ]
     assert all(same)
 
 

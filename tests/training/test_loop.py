@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
 from runs import LEAST_SQUARES, ROWS, X, Y, feed, run, squares, start
+
 from taut._core.errors import ArgumentError, ModelError
 from taut._core.progress import Watch
 from taut._core.status import Status
@@ -131,9 +131,7 @@ def test_a_budget_ends_it():
 
 def test_validation_keeps_the_best_and_ends_the_run():
     """The validation rows want other weights: the start is better than what training finds."""
-    found = run(
-        Training(patience=3, epochs=200, learning_rate=0.02), validation=_other_rows()
-    )
+    found = run(Training(patience=3, epochs=200, learning_rate=0.02), validation=_other_rows())
     assert found.status is Status.EARLY_STOP
     best = min(look.validation for look in found.looks)
     residual = X @ np.asarray(found.params["w"]) + Y

@@ -1,6 +1,7 @@
 import json
 
 from runs import run
+
 from taut._core.progress import Watch
 from taut.training import JsonLines, TensorBoard, Training
 

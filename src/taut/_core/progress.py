@@ -87,7 +87,6 @@ class Watch:
             sys.stderr.write("\r" + text.ljust(self._width))
             sys.stderr.flush()
 
-
     def _bar(self, numbers: dict[str, Any]) -> str:
         """A bar and the time left, where the number of epochs is known; "" otherwise."""
         total, done = numbers.get("epochs"), numbers.get("epoch", 0.0)

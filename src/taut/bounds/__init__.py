@@ -25,6 +25,7 @@ from taut.bounds.estimators import (
     StraightThrough,
 )
 from taut.bounds.paths import Reparameterisation, reparameterisation, reparameterisation_table
+from taut.bounds.paths import reparameterisation as reparameterization
 from taut.bounds.relaxed import RelaxedOneHotCategorical
 from taut.bounds.types import AbstractBound, Estimate
 from taut.bounds.wake_sleep import ReweightedWakeSleep, WakeSleep
@@ -53,4 +54,5 @@ __all__ = [
     "closed_divergence",
     "reparameterisation",
     "reparameterisation_table",
+    "reparameterization",
 ]

@@ -173,7 +173,6 @@ def total_bound(
         num_rows: how many there are in all.
         seed: of the draws.
     """
-
     bound = _plain_bound(objective, 2)
 
     def one(batch: Batch, key: Any) -> tuple[Array, Array]:

@@ -181,8 +181,8 @@ def check_sites(facts: list[SiteFacts], observed: Mapping[str, Any]) -> None:
     params = [f.name for f in facts if f.kind == "param"]
     if params:
         raise ModelError(
-            f"the model has numpyro.param sites ({listing(params)}); point parameters are not supported yet: "
-            "give them a prior with numpyro.sample"
+            f"the model has numpyro.param sites ({listing(params)}); they are trained with "
+            "family=families.Point(), families.Amortised(...) or solver=solvers.Stochastic(), or leave both out"
         )
     latents = [f for f in facts if f.kind == "latent"]
     if not latents:

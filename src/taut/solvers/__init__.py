@@ -5,6 +5,7 @@ from taut.solvers.compiled import Natural
 from taut.solvers.fixed_draws import FixedDraws
 from taut.solvers.laplace import Laplace, ResidualLaplace
 from taut.solvers.matching import BatchMatch, Pathfinder
+from taut.solvers.stochastic import Stochastic
 from taut.solvers.stochastic_natural import StochasticNatural
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Pathfinder",
     "ResidualLaplace",
     "Solution",
+    "Stochastic",
     "StochasticNatural",
 ]

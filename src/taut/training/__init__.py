@@ -6,12 +6,11 @@ from taut.training.optimisers import Optimiser, Optimisers, make_optimiser
 from taut.training.placing import Placing
 from taut.training.records import JsonLines, TensorBoard
 from taut.training.settings import Training
-from taut.training.step import Objective
+from taut.training.step import Objective as Objective
 
 __all__ = [
     "JsonLines",
     "Look",
-    "Objective",
     "Optimiser",
     "Optimisers",
     "Placing",
