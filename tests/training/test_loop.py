@@ -73,7 +73,7 @@ def test_an_optax_optimiser_and_one_for_each_part():
 
 
 def test_parts_that_are_not_there_are_named():
-    with pytest.raises(ArgumentError, match="'w'.*'v'"):
+    with pytest.raises(ArgumentError, match=r"'w'.*'v'"):
         run(Training(optimiser={"v": "adam"}))
 
 

@@ -145,6 +145,14 @@ class Reparameterisation:
         """Whether gradients through a draw are unbiased."""
         return self.rule.pathwise
 
+    def __str__(self) -> str:
+        """Which row of the table it is, and the table."""
+        kind = type(element_of(self.distribution)).__name__
+        lines = reparameterisation_table().splitlines()
+        marked = [("> " if x.split("  ")[0] == self.name else "  ") + x for x in lines]
+        how = "gradients flow through draws" if self.pathwise else "no unbiased gradient by draws"
+        return "\n".join([f"{kind}: {self.name}, {self.rule.draw}; {how}", *marked])
+
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw.
 

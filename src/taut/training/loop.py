@@ -88,20 +88,35 @@ def train(
         ModelError: if the objective is not finite at the start, on any of the first batches.
         FileError: if the checkpoint is of another run, or cannot be read.
     """
-    run = _Run.prepare(objective, params, feed, settings, seed, watch, placing)
-    run.validation, run.unit = validation, unit
-    if checkpoint is not None:
-        run.store = checkpoints.Store(Path(checkpoint), identity)
+    placing = Placing() if placing is None else placing
+    optimiser = make_optimiser(settings.optimiser, settings.learning_rate, params)
+    stepper = Stepper(objective, optimiser, feed, settings.averaging and optimiser.scheduled)
+    store = None if checkpoint is None else checkpoints.Store(Path(checkpoint), identity)
+    beside = _Beside(validation, store, placing, unit)
+    run = _Run(stepper, stepper.start(params), feed, settings, seed, watch, beside)
     run.resume()
     return run.go()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Beside:
+    """What a run has beside its data.
+
+    Attributes:
+        validation: rows on which the objective is read.
+        store: of its state.
+        placing: of arrays on devices.
+        unit: name and factor under which the loss is shown.
+    """
+
+    validation: AbstractFeed | None
+    store: checkpoints.Store | None
+    placing: Placing
+    unit: tuple[str, float]
+
+
 class _Run:
     """A run in progress; the one place with mutable state."""
-
-    validation: AbstractFeed | None = None
-    store: "checkpoints.Store | None" = None
-    unit: tuple[str, float] = ("loss", 1.0)
 
     def __init__(
         self,
@@ -111,35 +126,22 @@ class _Run:
         settings: Training,
         seed: int,
         watch: Watch,
-        placing: Placing,
+        beside: _Beside,
     ) -> None:
-        self.stepper, self.state, self.feed = stepper, state, feed
-        self.settings, self.watch, self.placing = settings, watch, placing
-        self.key, self.best = placing.replicate(jax.random.key(seed)), None
+        self.stepper, self.feed, self.settings, self.watch = stepper, feed, settings, watch
+        self.validation, self.store, self.unit = beside.validation, beside.store, beside.unit
+        self.placing = beside.placing
+        self.state: State = self.placing.replicate(state)
+        self.key = self.placing.replicate(jax.random.key(seed))
+        self.resident = self.placing.replicate(feed.resident)
         self.course, self.step, self.notes = Course(), 0, []
-        self.good, self.compile_seconds, self.began = None, 0.0, time.perf_counter()
+        self.best: Any = None  # parameters with the lowest validation loss
+        self.good: State | None = None  # the state at the last look
+        self.compile_seconds, self.began = 0.0, time.perf_counter()
         epoch = feed.steps_per_epoch
         self.each = epoch * math.ceil(schedule.LEAST_STEPS / epoch)
         self.total = epoch * settings.epochs if settings.epochs else None
-        self.resident = placing.replicate(feed.resident)
         self.count, self.most = 1, MOST_STEPS
-
-    @staticmethod
-    def prepare(
-        objective: Objective,
-        params: Any,
-        feed: AbstractFeed,
-        settings: Training,
-        seed: int,
-        watch: Watch,
-        placing: Placing | None,
-    ) -> "_Run":
-        """Compile nothing yet; lay the state out."""
-        placing = Placing() if placing is None else placing
-        optimiser = make_optimiser(settings.optimiser, settings.learning_rate, params)
-        stepper = Stepper(objective, optimiser, feed, settings.averaging and optimiser.scheduled)
-        state = placing.replicate(stepper.start(params))
-        return _Run(stepper, state, feed, settings, seed, watch, placing)
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -154,7 +156,7 @@ class _Run:
             if self.step % self.each == 0 or self.step == self.total:
                 self._look()
                 self._save()
-        self._save(last=True)
+        self._save()
         return self._trained(Status[self.course.status])
 
     def _why_over(self) -> Status | None:
@@ -184,7 +186,7 @@ class _Run:
             self.compile_seconds = seconds
         else:
             self.count = int(np.clip(CALL_SECONDS * num / seconds, 1, min(self.most, 2 * num)))
-        self._record(losses, items)
+        self._record(losses)
         self.step += num
         self._show(losses, {n: float(v) for n, v in info.items()})
 
@@ -193,7 +195,7 @@ class _Run:
             return self.course.factor * schedule.planned_rate(step, self.total)
         return self.course.factor * schedule.open_rate(step, self.course.decay)
 
-    def _record(self, losses: np.ndarray, items: Any) -> None:
+    def _record(self, losses: np.ndarray) -> None:
         """Keep the losses; see to those that are not finite."""
         bad = np.flatnonzero(~np.isfinite(losses))
         course = dataclasses.replace(self.course, pending=(*self.course.pending, *losses))
@@ -207,7 +209,7 @@ class _Run:
 
     def _retreat(self) -> None:
         """Go back to the last look's parameters, with half the rate."""
-        if self.good is None and np.isnan(self.course.pending).all():
+        if self.good is None and not np.isfinite(self.course.pending).any():
             raise ModelError(
                 "the objective is not finite on any of the first batches. Look for log(0), division by zero or "
                 "scales that may be zero in the model, and for outputs of networks that need a bound; "
@@ -313,7 +315,7 @@ class _Run:
         """The best parameters so far, or something of their form."""
         return self.stepper.parameters(self.state) if self.best is None else self.best
 
-    def _save(self, last: bool = False) -> None:
+    def _save(self) -> None:
         if self.store is None:
             return
         course = dataclasses.asdict(self.course)
