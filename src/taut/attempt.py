@@ -10,12 +10,15 @@ from taut.families import DenseGaussian, MeanField, nearest_gaussian
 from taut.plan import DRAWN, FOLDED, Plan
 from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
-from taut.solvers import FixedDraws, Natural, Solution
-from taut.solvers.start import Start, carried_over, find_start
+from taut.solvers import AbstractSolver, FixedDraws, Natural, Solution, StochasticNatural
+from taut.solvers.few_rows import find_start_on_rows
+from taut.solvers.row_chunks import in_chunks, in_memory
+from taut.solvers.start import Start, carried_over
 from taut.trust import certificate, improper
 
 DEAR = 2**15  # numbers that a gradient touches, above which chains take about a second
 FIRST_STEPS = 4  # of the natural solver, after which the data's share of information is looked at
+COMPILED = (Natural, StochasticNatural)  # solvers that read sites in the coordinates of the fit
 PLAIN = 0.8  # share of information in every element, beyond which coordinates are centred at once
 
 
@@ -47,10 +50,10 @@ class Attempt:
         evaluator = Evaluator(_folded(problem, plan))
         certificate.prepare_chains(evaluator)
         watch.report("starting", latents=problem.dim)
-        start = find_start(evaluator, watch, seed)
+        start = find_start_on_rows(evaluator, watch, seed)
         evaluator, start, plan = _plainly_centred(evaluator, start, plan, seed, watch)
         solution = _solve(evaluator, plan, start, seed, watch)
-        if isinstance(plan.solver, Natural):
+        if isinstance(plan.solver, Natural) or "folded" in evaluator.problem.arrays:
             at_home = problem.with_centring(evaluator.problem.arrays["centring"])
             if wrong := folding.mistaken_sites(at_home, solution.q):
                 return Attempt.make(problem, _without_compiling(plan, wrong), seed, watch)
@@ -62,7 +65,7 @@ class Attempt:
     def of_factors(problem: Problem, plan: Plan, seed: int, watch: Watch) -> "Attempt":
         """Solve for a mean field, which is at home in the model's own, centred coordinates."""
         ones = {s.name: np.ones(s.centring) for s in problem.latents if s.centring is not None}
-        evaluator = Evaluator(folding.folded(problem.with_centring(ones)))
+        evaluator = Evaluator(in_memory(folding.folded(problem.with_centring(ones))))
         certificate.prepare_chains(evaluator)
         nowhere = Start(np.zeros(problem.dim), np.ones(problem.dim), -np.inf, ())
         solution = plan.solver.solve(evaluator, plan.family, nowhere, seed, watch)
@@ -76,7 +79,7 @@ class Attempt:
         centring = _information_centring(problem, self.solution)
         if not centring or watch.over:
             return self
-        if isinstance(self.plan.solver, Natural) and self.evaluator.cost > DEAR:
+        if isinstance(self.plan.solver, COMPILED) and self.evaluator.cost > DEAR:
             centring = {n: np.full_like(c, float(c.mean() > 0.5)) for n, c in centring.items()}
         evaluator, start = _moved(self.evaluator, centring, self.solution, self.seed, watch)
         solution = _solve(evaluator, self.plan, start, self.seed, watch)
@@ -100,8 +103,13 @@ class Attempt:
 
 
 def _folded(problem: Problem, plan: Plan) -> Problem:
-    """The problem with its data folded away, where the plan compiles the ELBO anyway."""
-    return folding.folded(problem) if isinstance(plan.solver, Natural) else problem
+    """The problem with its data folded away, where the plan compiles the ELBO; or its rows in chunks."""
+    if problem.discrete or not isinstance(plan.solver, COMPILED):
+        return in_memory(problem)
+    found = folding.folded(problem)
+    if "folded" in found.arrays or isinstance(plan.solver, Natural):
+        return found
+    return in_chunks(problem, plan.solver.rows)
 
 
 def _without_compiling(plan: Plan, wrong: tuple[str, ...]) -> Plan:
@@ -131,9 +139,9 @@ def _plainly_centred(
     """
     problem, solver = evaluator.problem, plan.solver
     hierarchical = any(s.parents and s.centring is not None for s in problem.latents)
-    if not (hierarchical and isinstance(solver, Natural)) or folding.read(problem).reason:
+    if not (hierarchical and isinstance(solver, COMPILED)) or folding.read(problem).reason:
         return evaluator, start, plan
-    few = dataclasses.replace(solver, max_steps=FIRST_STEPS)
+    few = _with_few_steps(solver)
     first = few.solve(evaluator, plan.family, start, seed, watch)
     shares = _information_centring(problem, first)
     if watch.over or not shares or min(float(c.min()) for c in shares.values()) < PLAIN:
@@ -143,12 +151,18 @@ def _plainly_centred(
     return (*_moved(evaluator, ones, first, seed, watch), plan)
 
 
+def _with_few_steps(solver: Natural | StochasticNatural) -> AbstractSolver:
+    if isinstance(solver, StochasticNatural):
+        return dataclasses.replace(solver, max_epochs=FIRST_STEPS)
+    return dataclasses.replace(solver, max_steps=FIRST_STEPS)
+
+
 def _moved(
     evaluator: Evaluator, centring: dict[str, np.ndarray], solution: Solution, seed: int, watch: Watch
 ) -> tuple[Evaluator, Start]:  # fmt: skip
     """An evaluator in other coordinates, and a start there that knows what was found before."""
     new = evaluator.with_centring(centring)
-    start = find_start(new, watch, seed)
+    start = find_start_on_rows(new, watch, seed)
     return new, carried_over(start, evaluator, new, nearest_gaussian(solution.q), seed)
 
 

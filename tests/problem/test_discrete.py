@@ -326,7 +326,6 @@ REFUSED = [
     (crossed, "'a', 'b' depend on each other across different plates"),
     (moving_support, "the support of latent 'high' depends on the discrete 'z'"),
     (weighted, r"site 'z' is under handlers.scale|site 'y' is under handlers.scale"),
-    (too_many, "needs tables of [0-9,]+ numbers"),
     (sets_a_shape, "needs the value of a latent"),
     (only_discrete, r"all latents of the model are discrete \('z'\)"),
 ]
@@ -336,6 +335,34 @@ REFUSED = [
 def test_refused_with_a_reason(model, match):
     with pytest.raises(ModelError, match=match):
         describe(model, DATA)
+
+
+def discrete_beside_an_unused(y):
+    numpyro.sample("unused", dist.Normal(0.0, 1.0))
+    z = numpyro.sample("z", dist.Bernoulli(0.3))
+    with numpyro.plate("n", 3):
+        w = numpyro.sample("w", dist.Categorical(jnp.array([0.2, 0.5, 0.3])))
+        numpyro.sample("y", dist.Normal(2.0 * z + w, 1.0), obs=y)
+
+
+def test_the_advice_for_models_without_continuous_latents_holds():
+    """Beside a latent that nothing depends on: log evidence and probabilities by enumeration."""
+    y = np.array([0.1, 2.0, 3.5])
+    problem = describe(discrete_beside_an_unused, {"y": y})
+    each = stats.norm.logpdf(y[:, None], 2.0 * np.arange(2)[:, None, None] + np.arange(3), 1.0)
+    joint = logsumexp(each + np.log([0.2, 0.5, 0.3]), axis=-1).sum(-1) + np.log([0.7, 0.3])
+    unused = stats.norm.logpdf(0.4)
+    assert float(problem.log_joint(np.array([0.4]))) == pytest.approx(unused + logsumexp(joint))
+    marginals = problem.discrete_marginals(np.array([0.4]))["z"]
+    assert np.allclose(marginals, np.exp(joint - logsumexp(joint)))
+
+
+def test_sums_that_do_not_fit_into_memory_are_refused_when_they_are_wanted():
+    """Not by describe: factors of their own for the labels need no sum."""
+    problem = describe(too_many, DATA)
+    for wanted in (problem.log_joint, problem.log_joint_sites, problem.discrete_marginals):
+        with pytest.raises(ModelError, match=r"needs tables of [0-9,]+ numbers"):
+            wanted(np.zeros(problem.dim))
 
 
 @pytest.mark.parametrize("model", [models.change_point, models.hmm], ids=["global", "chain"])

@@ -18,10 +18,10 @@ from taut.problem import describe
 from taut.problem.evaluator import Evaluator
 from taut.solvers import StochasticNatural
 from taut.solvers.ascent import ascend, engine_of, first_factors, perturbed
+from taut.solvers.minibatch_layout import layout_by_rows
 from taut.solvers.minibatch_steps import LocalFit, divided, make_steps
 from taut.solvers.minibatches import batches, find_rows
 from taut.solvers.start import Start
-from taut.solvers.stochastic_natural import layout_by_rows
 
 EXACT = LocalFit(sweeps=500, tolerance=1e-15)
 SIXTY = {"y": np.linspace(-2.0, 2.0, 60)}
@@ -168,9 +168,9 @@ def test_a_normal_mean_is_exact_for_every_batch_size(size):
 
 
 FITS = {
-    "mixture": (models.mixture, models.make_points(600), 40, 0.1),
+    "mixture": (models.mixture, models.make_points(600), 40, 0.001),
     "topics": (models.topics, models.make_words(80), 16, 3.0),
-    "counts": (models.counts, models.make_counts(300), 30, 0.5),
+    "counts": (models.counts, models.make_counts(300), 30, 0.001),
 }
 
 
@@ -292,7 +292,6 @@ def test_settings_are_checked(settings, says):
     ("model", "data", "says"),
     [
         (models.no_data, {}, "takes no array of data"),
-        (models.plate_of_fixed_size, SIXTY, "cannot be run on .* of its 60 rows"),
         (models.latents_of_fixed_size, SIXTY, "cannot be run on .* of its 60 rows"),
         (models.random_walk, SIXTY, "is no sum over rows"),
         (models.centred_rows, SIXTY, "'y' is no sum over rows"),

@@ -45,8 +45,9 @@ def describe(
     if not problem.latents:
         names = listing(s.name for s in problem.discrete)
         raise ModelError(
-            f"all latents of the model are discrete ({names}); this version fits continuous latents and sums "
-            "discrete ones out beside them: give a probability of the model a prior with numpyro.sample"
+            f"all latents of the model are discrete ({names}), and a fit needs a continuous one, beside which they are "
+            "summed out. Add one that nothing depends on, numpyro.sample('unused', dist.Normal(0.0, 1.0)): then "
+            "the evidence and the responsibilities of the others are exact sums"
         )
     return problem
 

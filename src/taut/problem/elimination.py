@@ -110,7 +110,11 @@ _marked.defvjp(_marked_forward, _marked_backward)
 
 
 def eliminate(
-    tables: Sequence[Table], variables: Sequence[Variable], combine: Combine, key: Any = None
+    tables: Sequence[Table],
+    variables: Sequence[Variable],
+    combine: Combine,
+    key: Any = None,
+    most: int | None = None,
 ) -> Table:
     """Sum all variables out of one connected set of tables.
 
@@ -119,6 +123,7 @@ def eliminate(
         variables: those to be summed out: all that the tables have.
         combine: way to sum.
         key: random key for :func:`draw`.
+        most: numbers that a table may have; None for any.
 
     Returns:
         A table over the axes that all share: the sum is a product of independent parts along
@@ -126,7 +131,9 @@ def eliminate(
 
     Raises:
         ModelError: if the variables cannot be told apart, as where rows and columns cross.
+        TooManyError: if a table gets larger than ``most``.
     """
+    add = functools.partial(_add, most=most)
     rest, known = list(tables), {v.name: v for v in variables}
     turn = 0
     while known:
@@ -137,13 +144,13 @@ def eliminate(
         rest = [t for t in rest if not _names(t) & {v.name for v in cluster}]
         shared = [_only(t, cluster[0], known) for t in near]
         if variable.chain:
-            rest.append(_sum_chain(functools.reduce(_add, shared), cluster, combine, own))
+            rest.append(_sum_chain(functools.reduce(add, shared), cluster, combine, own))
         else:
-            rest.append(_sum_value(functools.reduce(_add, shared), variable, combine, own))
+            rest.append(_sum_value(functools.reduce(add, shared), variable, combine, own))
         for gone in cluster:
             del known[gone.name]
         turn += 1
-    return functools.reduce(_add, rest)
+    return functools.reduce(add, rest)
 
 
 def _names(table: Table) -> set[str]:
@@ -198,21 +205,26 @@ def _crossed(names: list[str]) -> ModelError:
     )
 
 
-def _add(a: Table, b: Table) -> Table:
+def _add(a: Table, b: Table, most: int | None) -> Table:
     dims = (*a.dims, *(d for d in b.dims if d not in a.dims))
     x, y = _aligned(a, dims), _aligned(b, dims)
     numbers = math.prod(max(m, n) for m, n in zip(x.shape, y.shape, strict=True))
-    if numbers > MAX_NUMBERS:
+    if most is not None and numbers > most:
         names = sorted({d.name for d in dims if d.kind != "axis"})
         raise too_many(names, numbers)
     return Table(dims, x + y)
 
 
-def too_many(names: Sequence[str], numbers: int) -> ModelError:
+class TooManyError(ModelError):
+    """A sum over discrete latents would not fit into memory."""
+
+
+def too_many(names: Sequence[str], numbers: int) -> TooManyError:
     """The error for a sum that would not fit into memory."""
-    return ModelError(
+    return TooManyError(
         f"summing the discrete latents {listing(names)} out needs tables of {numbers:,} numbers (the limit "
-        f"is {MAX_NUMBERS:,}); use fewer values or elements, or latents that are independent given the others"
+        f"is {MAX_NUMBERS:,}); use fewer values or elements, latents that are independent given the others, or "
+        "rows along the leading axis of the data, which are then summed a few at a time"
     )
 
 

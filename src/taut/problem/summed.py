@@ -15,11 +15,12 @@ from taut._core.tracing import hoist, shapes_of
 from taut.problem import coordinates, elimination
 from taut.problem.dependence import Dependence, trace_dependence
 from taut.problem.discrete import Component, Structure, find_structure
-from taut.problem.elimination import Combine, Table
+from taut.problem.elimination import Combine, Table, TooManyError
 from taut.problem.replay import Functions, log_prob
-from taut.problem.types import Arrays, Enumeration, Program
+from taut.problem.types import Arrays, Enumeration, Latent, Program
 
 ANY = 0  # run of a site that is the same in all runs
+PARTS = "sums over fewer rows"  # key of ``Summed.of_part`` in the compiled functions of a program
 
 
 class Summed:
@@ -29,17 +30,33 @@ class Summed:
         functions: those of the model at given values of all latents.
         structure: how to sum.
         varying: deterministic sites that depend on discrete latents.
+        refusal: raised where the sum is wanted, because it would not fit into memory. Not before:
+            factors of their own for the discrete latents need no sum, nor do a few rows at a time.
     """
 
     def __init__(self, functions: Functions, structure: Structure, varying: frozenset[str]) -> None:
         self.functions, self.structure, self.varying = functions, structure, varying
+        self.refusal: TooManyError | None = None
         self._values = {s.name: s.num_values for s in functions.discrete}
 
     # --- the marginal log joint ---------------------------------------------------------------
 
     def log_joint_sites(self, u: Any, arrays: Arrays) -> dict[str, Any]:
         """Site by site log joint at one point; every sum has a key of its own."""
-        return self.combine(*self._all_runs(u, arrays))
+        return self._combined(*self._all_runs(u, arrays))
+
+    def of_part(
+        self, latents: tuple[Latent, ...], discrete: tuple[Latent, ...], example: Arrays
+    ) -> "Summed":
+        """The same for fewer rows.
+
+        Args:
+            latents: the continuous latents, with the shapes that they have there.
+            discrete: the discrete ones.
+            example: shapes of the data.
+        """
+        functions = Functions(self.functions.model, self.functions.fixed, latents, discrete)
+        return sum_out(functions, example)
 
     def run(self, colouring: Any, u: Any, arrays: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
         """Run the model at one row of values of the discrete latents.
@@ -55,12 +72,26 @@ class Summed:
         return self.functions.sum_sites(rest, u.dtype), found
 
     def combine(self, alone: dict[str, Any], log_probs: dict[str, Any]) -> dict[str, Any]:
-        """Sum the discrete latents out of all runs."""
+        """Sum the discrete latents out of all runs.
+
+        Raises:
+            TooManyError: if that would not fit into memory.
+        """
+        self._refuse()
+        return self._combined(alone, log_probs)
+
+    def _refuse(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _combined(
+        self, alone: dict[str, Any], log_probs: dict[str, Any], most: int | None = None
+    ) -> dict[str, Any]:
         sites = {n: v[ANY] for n, v in alone.items()}
         for component in self.structure.components:
             tables = self.structure.tables(component, log_probs)
             sites[component.key] = jnp.sum(
-                self._eliminate(component, tables, elimination.log_sum).array
+                self._eliminate(component, tables, elimination.log_sum, most=most).array
             )
         return sites
 
@@ -91,6 +122,7 @@ class Summed:
 
     def _tables(self, u: Any, arrays: Arrays) -> list[list[Table]]:
         """The tables of each sum."""
+        self._refuse()
         _, log_probs = self._all_runs(u, arrays)
         return [self.structure.tables(c, log_probs) for c in self.structure.components]
 
@@ -102,10 +134,11 @@ class Summed:
         return value
 
     def _eliminate(
-        self, component: Component, tables: list[Table], combine: Combine, key: Any = None
-    ) -> Table:
+        self, component: Component, tables: list[Table], combine: Combine, key: Any = None,
+        most: int | None = None,
+    ) -> Table:  # fmt: skip
         variables = [self.structure.places[n].variable for n in component.names]
-        return elimination.eliminate(tables, variables, combine, key)
+        return elimination.eliminate(tables, variables, combine, key, most)
 
     def _pointwise(self, component: Component, observed: set[str]) -> list[str]:
         """The observed sites of a sum, or the reason why it has no pointwise likelihood."""
@@ -212,7 +245,7 @@ def sum_out(functions: Functions, example: Arrays) -> Summed:
     summed = Summed(functions, structure, varying)
     point = jax.ShapeDtypeStruct((sum(s.size for s in latents),), float)
     centring = {s.name: example["centring"][s.name] for s in functions.latents if s.centring}
-    _try(summed, point, {**example, "centring": centring})
+    summed.refusal = _try(summed, point, {**example, "centring": centring})
     return summed
 
 
@@ -232,16 +265,21 @@ def _refuse(by_kind: Mapping[str, Mapping[str, Dependence]], scaled: list[str]) 
             )
 
 
-def _try(summed: Summed, point: Any, example: Arrays) -> None:
-    """Refuse sums that would not fit into memory, or that have no order."""
+def _try(summed: Summed, point: Any, example: Arrays) -> TooManyError | None:
+    """Refuse sums that have no order; say which would not fit into memory."""
     runs, names = summed.structure.runs, [s.name for s in summed.functions.discrete]
     hoisted = hoist(summed.run, shapes_of(runs[0]), point, example)
-    if len(runs) * hoisted.width > elimination.MAX_NUMBERS:
-        raise elimination.too_many(names, len(runs) * hoisted.width)
     constants = shapes_of(hoisted.constants)
     one = jax.eval_shape(hoisted.call, constants, shapes_of(runs[0]), point, example)
     every = jax.tree.map(lambda s: jax.ShapeDtypeStruct((len(runs), *s.shape), s.dtype), one)
-    jax.eval_shape(summed.combine, *every)
+    jax.eval_shape(summed._combined, *every)
+    if len(runs) * hoisted.width > elimination.MAX_NUMBERS:
+        return elimination.too_many(names, len(runs) * hoisted.width)
+    try:
+        jax.eval_shape(functools.partial(summed._combined, most=elimination.MAX_NUMBERS), *every)
+    except TooManyError as refusal:
+        return refusal
+    return None
 
 
 class _Look:
@@ -286,7 +324,6 @@ def without_discrete(program: Program, summed: Summed) -> Program:
         summed: its functions with the sums.
     """
     notes = (*program.notes, *_notes(summed))
-    sums = {c.key: tuple(f.site for f in c.factors) for c in summed.structure.components}
     return dataclasses.replace(
         program,
         log_joint_sites=summed.log_joint_sites,
@@ -294,17 +331,24 @@ def without_discrete(program: Program, summed: Summed) -> Program:
         log_likelihood=summed.log_likelihood,
         deterministic={n: s for n, s in program.deterministic.items() if n not in summed.varying},
         discrete=summed.functions.discrete,
-        enumeration=Enumeration(
-            runs=summed.structure.runs,
-            run=summed.run,
-            combine=summed.combine,
-            marginals=summed.marginals,
-            mode=summed.mode,
-            draw=summed.draw,
-            support=summed.support,
-            sums=sums,
-        ),
+        enumeration=enumeration_of(summed),
         notes=notes,
+        compiled={PARTS: summed.of_part},
+    )
+
+
+def enumeration_of(summed: Summed) -> Enumeration:
+    """How the discrete latents are summed out, and what is known of them."""
+    structure = summed.structure
+    return Enumeration(
+        runs=structure.runs,
+        run=summed.run,
+        combine=summed.combine,
+        marginals=summed.marginals,
+        mode=summed.mode,
+        draw=summed.draw,
+        support=summed.support,
+        sums={c.key: tuple(f.site for f in c.factors) for c in structure.components},
     )
 
 

@@ -13,15 +13,17 @@ import numpy as np
 from taut._core.errors import ModelError, listing
 from taut._core.precision import double_precision
 from taut.problem import Latent, Problem, Program
+from taut.solvers.row_plates import resizing
 from taut.solvers.row_trial import close
 
 Local = tuple[tuple[str, int], ...]  # latents of rows, and the axis along which they are
 TRIED_ROWS = 16  # rows in each of the two parts on which the model is tried
+PLAIN = "the program as it was read"  # key in what was compiled for one that reads rows in chunks
 MOST_GUESSES = 16  # at which latents belong to rows
 HINT = (
     "Minibatches need rows that are independent given the latents that all share, plates that take their size "
     "from the data, such as numpyro.plate('rows', len(y)), and no rows in arrays that set shapes; "
-    "solvers.Natural() fits all rows at once"
+    "without batch_size all rows are fitted at once"
 )
 
 
@@ -34,12 +36,15 @@ class Rows:
         arrays: for each array that the model takes, whether it has a row for each of them.
         local: the latents that belong to rows, with the axis along which they do.
         sites: the sites whose log density is a sum over rows; the others count once.
+        resized: whether plates that have the number of rows for their fixed size are run at that
+            of a part.
     """
 
     count: int
     arrays: tuple[bool, ...]
     local: Local
     sites: tuple[str, ...]
+    resized: bool = False
 
     @property
     def latents(self) -> frozenset[str]:
@@ -83,9 +88,10 @@ def part_of(problem: Problem, rows: Rows, index: np.ndarray) -> Problem:
         rows: what belongs to them.
         index: the rows, (n,).
     """
-    known, key = problem.program.compiled, ("part", rows, len(index))
+    plain = problem.program.compiled.get(PLAIN, problem.program)
+    known, key = plain.compiled, ("part", rows, len(index))
     if key not in known:
-        known[key] = _program_of_part(problem.program, rows, len(index))
+        known[key] = _program_of_part(plain, rows, len(index))
     arrays = {**rows.take(problem.arrays, index), "centring": {}}
     return dataclasses.replace(problem, program=known[key], arrays=arrays, refold=None)
 
@@ -96,6 +102,8 @@ def _program_of_part(program: Program, rows: Rows, size: int) -> Program:
         latents.append(dataclasses.replace(_resized(latent, rows, size), start=start))
         start = latents[-1].stop
     discrete = tuple(_resized(s, rows, size) for s in program.discrete)
+    if rows.resized:
+        program = _at_size(program, rows.count, size)
     return dataclasses.replace(
         program,
         latents=tuple(latents),
@@ -103,6 +111,14 @@ def _program_of_part(program: Program, rows: Rows, size: int) -> Program:
         observed_values=_observed_values(program, (*latents, *discrete)),
         compiled={},
         _hoisted={},
+    )
+
+
+def _at_size(program: Program, count: int, size: int) -> Program:
+    """The program with plates of size ``count`` run at ``size``."""
+    names = ("log_joint_sites", "densities", "constrain", "unconstrain", "log_likelihood")
+    return dataclasses.replace(
+        program, **{n: resizing(getattr(program, n), count, size) for n in names}
     )
 
 
@@ -188,9 +204,9 @@ def _find_rows(problem: Problem) -> Rows:
         )
     reasons: list[ModelError] = []
     for length in lengths:
-        for local in _local_by_shape(problem, length):
+        for local, resized in itertools.product(_local_by_shape(problem, length), (False, True)):
             try:
-                return _tried(problem, length, local)
+                return _tried(problem, length, local, resized)
             except ModelError as reason:
                 reasons.append(reason)
     raise ModelError(f"{reasons[0]}. {HINT}") from reasons[0]
@@ -215,21 +231,30 @@ def _row_axes(latent: Latent, count: int) -> list[int]:
     return [i for i, pair in pairs if pair == (count, count)]
 
 
-def _tried(problem: Problem, count: int, local: Local) -> Rows:
+def _tried(problem: Problem, count: int, local: Local, resized: bool) -> Rows:
     """The rows, if they are as many as ``count`` and these latents belong to them."""
     grows = tuple(np.shape(x)[:1] == (count,) for x in jax.tree.leaves(_given(problem.arrays)))
-    rows = Rows(count, grows, local, ())
+    rows = Rows(count, grows, local, (), resized)
     half = min(TRIED_ROWS, count // 2)
     index = np.random.default_rng(count).permutation(count)[: 2 * half]
-    run = jax.jit(functools.partial(_log_densities, problem.program))
+    known: dict[int, Any] = {}
     found: dict[str, Any] = {}
     with double_precision():
         for seed in (0, 1):
             values = _random_values(problem, seed)
             for part in (index[::2], index[1::2], index):
+                if len(part) not in known:
+                    known[len(part)] = _trial(problem.program, rows, len(part))
+                run = known[len(part)]
                 for name, value in _site_values(run, problem, rows, values, part).items():
                     found.setdefault(name, []).append(value)
     return dataclasses.replace(rows, sites=_sites_of_rows(problem, rows, found))
+
+
+def _trial(program: Program, rows: Rows, size: int) -> Any:
+    """A compiled function: (values, arrays of so many rows) -> site -> log density."""
+    part = _at_size(program, rows.count, size) if rows.resized else program
+    return jax.jit(functools.partial(_log_densities, part))
 
 
 def _random_values(problem: Problem, seed: int) -> dict[str, Any]:

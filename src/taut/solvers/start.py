@@ -95,10 +95,10 @@ def tournament(
     best_end = paths[0]
     if evaluator.problem.dim <= CURVATURE_LIMIT:
         candidates.append((best_end.end, curvature_root(evaluator, best_end.end)))
-    rough = _elbos(evaluator, candidates, noise[:FIRST_DRAWS])
+    rough = elbos_of(evaluator, candidates, noise[:FIRST_DRAWS])
     order = np.argsort(-np.where(np.isnan(rough), -np.inf, rough))[:FINALISTS]
     finalists = [candidates[i] for i in order]
-    elbos = _elbos(evaluator, finalists, noise)
+    elbos = elbos_of(evaluator, finalists, noise)
     best = int(np.argmax(elbos))
     return finalists[best][0], finalists[best][1], float(elbos[best])
 
@@ -122,7 +122,7 @@ def carried_over(
     if root is None:
         return start
     mean = moved.mean(axis=0)
-    elbo = float(_elbos(new, [(mean, root)], fixed_normals(NUM_DRAWS, dim, seed))[0])
+    elbo = float(elbos_of(new, [(mean, root)], fixed_normals(NUM_DRAWS, dim, seed))[0])
     return (
         dataclasses.replace(start, mean=mean, root=root, elbo=elbo) if elbo > start.elbo else start
     )
@@ -151,9 +151,10 @@ def _candidates(paths: tuple[DescentPath, ...]) -> list[tuple[np.ndarray, np.nda
     return found
 
 
-def _elbos(
+def elbos_of(
     evaluator: Evaluator, candidates: list[tuple[np.ndarray, np.ndarray]], noise: np.ndarray
 ) -> np.ndarray:
+    """ELBOs of Gaussians, each a mean and a root or standard deviations, on common draws."""
     points, log_dets = [], []
     for mean, root in candidates:
         dense = root.ndim == 2

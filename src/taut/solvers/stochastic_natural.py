@@ -1,4 +1,4 @@
-"""Stochastic variational inference: a mean field fitted on minibatches of the data's rows."""
+"""Stochastic variational inference: minibatches of the data's rows, then all of them, exactly."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from typing_extensions import override
 
-from taut._core.errors import ArgumentError, ModelError
+from taut._core.errors import ArgumentError
 from taut._core.precision import double_precision
 from taut._core.progress import Watch
 from taut._core.status import Status
@@ -21,8 +21,10 @@ from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
 from taut.solvers.ascent import Ascent, ascend, engine_of
 from taut.solvers.base import AbstractSolver, Solution
-from taut.solvers.blocks import Factors, sweep
+from taut.solvers.blocks import Factors
 from taut.solvers.mean_field import distribution_of, layout_of
+from taut.solvers.minibatch_gaussian import fit_gaussian
+from taut.solvers.minibatch_layout import layout_by_rows, split_notes
 from taut.solvers.minibatch_steps import (
     LocalFit,
     Steps,
@@ -34,8 +36,11 @@ from taut.solvers.minibatch_steps import (
 )
 from taut.solvers.minibatches import Rows, batches, find_rows, part_of
 from taut.solvers.start import Start
-from taut.solvers.structure import Layout, choose_layout, default_factors, site_functions
+from taut.solvers.structure import Layout, default_factors, site_functions
 
+DEFAULT_ROWS = 256  # in a minibatch
+FINISH = 1e-4  # nats that the sweeps over all rows to come must promise
+MOST_SWEEPS = 1000  # of them
 START_ROWS = 512  # that the start is fitted to
 START_SWEEPS = 10
 CHECKED_ROWS = 32  # on which every site's compiled mean is compared with that of draws
@@ -50,34 +55,42 @@ CALL_SECONDS = 0.2  # that a compiled call should take, so that Ctrl-C is heard
 
 @dataclasses.dataclass(frozen=True)
 class StochasticNatural(AbstractSolver):
-    """Stochastic variational inference (Hoffman, Blei, Wang and Paisley 2013) of a mean field.
+    """Natural gradients on minibatches of rows, finished on all rows.
 
-    A step sees a minibatch of rows. It fits their local factors (labels, random effects of rows)
-    by coordinate ascent and moves the factors that all rows share by the natural gradient, in
-    which the rows count as often as makes them stand for all. Step t has the size
-    (t + delay)^-forgetting; the rows of the start count as steps already made. What belongs to
-    rows is found by trying the model on fewer of them, and a model that is no sum over rows is
-    refused.
+    A mean field takes the steps of stochastic variational inference (Hoffman, Blei, Wang and
+    Paisley 2013). A step sees a minibatch of rows. It fits their local factors (labels, random
+    effects of rows) by coordinate ascent and moves the factors that all rows share by the natural
+    gradient, in which the rows count as often as makes them stand for all. Step t has the size
+    (t + delay)^-forgetting; the rows of the start count as steps already made. The steps end when
+    the ELBO on some fixed batches no longer rises by more than the standard error of the rise, or
+    by more than ``tolerance``.
 
-    It ends when the ELBO on some fixed batches no longer rises by more than the standard error of
-    the rise, or by more than ``tolerance``. Then one pass over all rows fits all local factors and makes
-    one exact step of the shared ones; the ELBO returned is exact.
+    What noise they leave is removed by coordinate ascent on all rows from there, until the sweeps
+    to come promise less than 1e-4 nats. So the answer does not depend on ``batch_size``, and the
+    ELBO returned is exact.
+
+    A dense Gaussian over latents that all rows share takes Newton steps on samples of the rows
+    that grow until they are all of them, and models without cheap integrals are fitted on fixed
+    draws; both read rows a batch at a time, about 8,000 of them, and keep nothing of them.
+
+    What belongs to rows is found by trying the model on fewer of them, and a model that is no sum
+    over rows is refused.
 
     Cost of a step: that of a sweep of coordinate ascent over ``batch_size`` rows, the local part
     of it as often as the local factors need. Worth it where a sweep over all rows is dear; for
     small data :class:`Natural` is faster.
 
     Attributes:
-        batch_size: rows in a minibatch, at least 1; all rows where there are fewer.
+        batch_size: rows in a minibatch, at least 1; all rows where there are fewer. None: 256.
         forgetting: exponent of the step size, above 0.5 and at most 1.
         delay: at least 1; larger ones make early steps smaller.
         local_sweeps: largest number of sweeps over the local factors of a minibatch.
         local_tolerance: gain of such a sweep, in nats per row, below which they end.
-        max_epochs: passes over the data after which it ends anyway.
+        max_epochs: passes over the data after which the steps end anyway.
         tolerance: rise of the ELBO, in nats per row, that is not worth going on for.
     """
 
-    batch_size: int = 256
+    batch_size: int | None = None
     forgetting: float = 0.7
     delay: float = 1.0
     local_sweeps: int = 100
@@ -89,8 +102,8 @@ class StochasticNatural(AbstractSolver):
         """Check the settings."""
         for name in ("batch_size", "local_sweeps", "max_epochs"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if value is not None or name != "batch_size":
+                check_whole(name, value)
         if not 0.5 < self.forgetting <= 1.0:
             raise ArgumentError(
                 "forgetting must be above 0.5 and at most 1 (Robbins and Monro 1951: the steps must add up to "
@@ -106,65 +119,33 @@ class StochasticNatural(AbstractSolver):
                     f"{name} must be at least 0, in nats per row, got {getattr(self, name)}"
                 )
 
+    @property
+    def rows(self) -> int:
+        """Rows in a minibatch."""
+        return DEFAULT_ROWS if self.batch_size is None else self.batch_size
+
     @override
     def describe(self) -> str:
-        return f"stochastic natural gradient (Hoffman et al. 2013), minibatches of {self.batch_size:,} rows"
+        return f"stochastic natural gradient on minibatches of {self.rows:,} rows, finished on all rows"
 
     @override
     def solve(
         self, evaluator: Evaluator, family: AbstractFamily, start: Start, seed: int, watch: Watch
     ) -> Solution:
         if not isinstance(family, MeanField):
-            raise ArgumentError(
-                "the stochastic natural solver fits families.MeanField(), "
-                f"got {family.describe()}; use family=families.MeanField(), or solver=None"
-            )
+            return fit_gaussian(self, evaluator, family, start, seed, watch)
         with double_precision():
             run = _Run.prepare(self, evaluator.problem, family, seed, watch)
             shared, looks, status = run.descend(watch)
-            fitted = run.finish(shared, tuple(map(float, looks)), status)
+            fitted = run.finish(shared, tuple(map(float, looks)), status, watch)
             q = distribution_of(evaluator.problem, fitted.q)
         return Solution(q, fitted.elbo, fitted.status, fitted.history, 0.0, run.notes, fitted)
 
 
-# --- the factors ------------------------------------------------------------------------------
-
-
-def layout_by_rows(problem: Problem, family: MeanField, rows: Rows) -> Layout:
-    """The factors of a mean field, none of which mixes latents of rows and shared ones.
-
-    Given the shared latents rows are independent, so Gaussian blocks of rows are, too.
-
-    Raises:
-        ArgumentError: if the family asks for a block that mixes them, or for free forms.
-        ModelError: if a Gaussian latent does not have its rows along its first axis.
-    """
-    if family.free_form:
-        raise ArgumentError(
-            "free_form factors are refitted to where their mass is, which needs all rows at once: "
-            "use solvers.Natural()"
-        )
-    layout, local = layout_of(problem, family), rows.latents
-    parts = [
-        ([n for n in g if n not in local], [n for n in g if n in local]) for g in layout.blocks
-    ]
-    if mixed := [g for g, p in zip(layout.blocks, parts, strict=True) if all(p)]:
-        if family.blocks is not None:
-            raise ArgumentError(
-                f"families.MeanField has a block of {', '.join(mixed[0])}, of which some belong to rows and others "
-                "to all of them; minibatches need them in blocks of their own"
-            )
-        layout = choose_layout(problem, tuple(tuple(p) for pair in parts for p in pair if p))
-    of_rows = [bool(local & set(g)) for g in layout.blocks]
-    for name, axis in rows.local:
-        if axis and any(name in g for g in layout.blocks):
-            raise ModelError(
-                f"the latent '{name}' has its rows along axis {axis}; its Gaussian factor needs them "
-                "along the first: enter the plate of the rows with the lowest dim"
-            )
-    batches = (max(b, 1) if r else b for b, r in zip(layout.batches, of_rows, strict=True))
-    scales = (s if (s in local) == r else "" for s, r in zip(layout.scales, of_rows, strict=True))
-    return dataclasses.replace(layout, batches=tuple(batches), scales=tuple(scales))
+def check_whole(name: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 # --- a run ------------------------------------------------------------------------------------
@@ -179,6 +160,7 @@ class _Run:
         problem: on all rows.
         rows: what belongs to them.
         layout: the factors.
+        apart: notes on factors that minibatches keep apart.
         size: rows in a batch.
         steps: compiled for such batches.
         start: the shared factors to begin with.
@@ -192,6 +174,7 @@ class _Run:
     problem: Problem
     rows: Rows
     layout: Layout
+    apart: tuple[str, ...]
     size: int
     steps: Steps
     start: Factors
@@ -208,17 +191,19 @@ class _Run:
         began = time.perf_counter()
         layout_of(problem, family)  # checks the family
         rows = find_rows(problem)
-        size = min(settings.batch_size, rows.count)
+        size = min(settings.rows, rows.count)
         layout = layout_by_rows(problem, family, rows)
         first = min(START_ROWS, rows.count)
         layout, start = _start(problem, rows, layout, first, seed, watch)
         fit = LocalFit(settings.local_sweeps, settings.local_tolerance)
         steps = make_steps(problem, rows, layout, size, fit)
         arrays = jax.tree.map(jnp.asarray, {k: problem.arrays[k] for k in ("data", "observe")})
+        apart = split_notes(problem, family, rows)
         seconds = time.perf_counter() - began
         return _Run(
-            settings, problem, rows, layout, size, steps, start, first / size, seed, arrays, seconds
-        )
+            settings, problem, rows, layout, apart, size, steps, start, first / size, seed, arrays,
+            seconds,
+        )  # fmt: skip
 
     def descend(self, watch: Watch) -> tuple[Factors, list[float], Status]:
         """Step until the ELBO no longer rises; the shared factors and the ELBO's estimates."""
@@ -296,23 +281,21 @@ class _Run:
         noise = min(of_batches, np.sqrt(scatter / WINDOW))
         return bool(rise.mean() <= max(noise, self.settings.tolerance * self.rows.count))
 
-    def finish(self, shared: Factors, history: tuple[float, ...], status: Status) -> Ascent:
-        """Fit all local factors, then make one exact step of the shared ones on all rows."""
-        engine = engine_of(self.problem, self.layout)
-        sites = engine.fold(self.problem.arrays)
-        blocks, _ = divided(engine.blocks, self.rows)
-        known, key = self.problem.program.compiled, ("shared sweep", self.layout)
-        if key not in known:
-            known[key] = jax.jit(functools.partial(sweep, blocks=blocks))
+    def finish(
+        self, shared: Factors, history: tuple[float, ...], status: Status, watch: Watch
+    ) -> Ascent:
+        """Fit all local factors, then sweep over all rows until that promises nothing more."""
         whole = {**shared, **self._all_local(shared)}
-        q = {b.name: whole[b.name] for b in engine.blocks}
-        damping = {b.name: np.float64(1.0) for b in blocks if not b.is_conjugate}
-        better, _, bound = known[key](q, sites, damping)
-        if not np.isfinite(bound):
-            better, bound, status = q, engine.bound(q, sites), Status.NONFINITE
-        elbo = float(bound)
-        history = (*history, elbo)
-        return Ascent(better, sites, engine.blocks, elbo, history, status, self.compile_seconds)
+        q = {b.name: whole[b.name] for b in engine_of(self.problem, self.layout).blocks}
+        found = ascend(self.problem, self.layout, self.seed, watch, FINISH, MOST_SWEEPS, start=q)
+        seconds = self.compile_seconds + found.compile_seconds
+        failed = status is Status.NONFINITE
+        return dataclasses.replace(
+            found,
+            history=(*history, *found.history),
+            status=status if failed else found.status,
+            compile_seconds=seconds,
+        )
 
     def _all_local(self, shared: Factors) -> Factors:
         """The local factors of all rows, batch by batch."""
@@ -335,9 +318,10 @@ class _Run:
             f"site '{n}' is taken on draws: its compiled mean differed from theirs"
             for n in self.layout.drawn
         ]
-        if self.size < self.settings.batch_size:
+        found += self.apart
+        if self.size < self.settings.rows:
             found.append(
-                f"the data have {self.rows.count:,} rows, fewer than batch_size={self.settings.batch_size:,}: "
+                f"the data have {self.rows.count:,} rows, fewer than batch_size={self.settings.rows:,}: "
                 "every step sees all of them, which solvers.Natural() does faster"
             )
         return tuple(found)
