@@ -82,9 +82,7 @@ class Word(dist.Distribution):
 
 FIRST, LAST = eqx.nn.Linear(LATENT, HIDDEN, key=k1), eqx.nn.Linear(HIDDEN, COUNT, key=k2)
 WRITER = Writer(FIRST, eqx.nn.GRUCell(COUNT + LATENT, HIDDEN, key=k3), LAST)
-READER = Reader(
-    eqx.nn.GRUCell(COUNT, HIDDEN, key=k4), eqx.nn.Linear(HIDDEN, 2 * LATENT, key=k5)
-)
+READER = Reader(eqx.nn.GRUCell(COUNT, HIDDEN, key=k4), eqx.nn.Linear(HIDDEN, 2 * LATENT, key=k5))
 
 
 def words(x):

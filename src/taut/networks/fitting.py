@@ -32,7 +32,7 @@ from taut.networks.rows import Scaling, check_inputs, check_targets, find_scalin
 from taut.training import Trained, Training, train
 
 BATCH_SIZE = 256
-STEPS = 10_000  # of a fit that names no epochs
+STEPS = 5_000  # of a fit that names no epochs
 EVALUATED_ROWS = 200_000  # over all draws of the ELBO's estimate
 EVALUATED_DRAWS = 32  # at most
 NEVER = 2**31 - 1  # a step after every warm-up

@@ -58,7 +58,7 @@ class MeanField(AbstractWeightPosterior):
             convolution. "flipout" keeps the bound; "marginal" draws positions as if they were
             independent, which is common, and no bound.
         warmup: share of training in which the factor of the divergence from the prior rises from
-            a hundredth to one; in [0, 1).
+            next to nothing to one; in [0, 1).
         learning_rate: of Adam, at its peak.
     """
 

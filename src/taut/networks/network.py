@@ -96,7 +96,7 @@ class BayesianNetwork:
             x: inputs, one row for each datum, (rows, ...).
             y: targets: numbers, (rows,) or (rows, k); or labels, (rows,).
             batch_size: rows of a minibatch; None: 256, or all where there are fewer.
-            epochs: passes over the data; None: as many as make 10,000 steps.
+            epochs: passes over the data; None: as many as make 5,000 steps.
             seed: of shuffles and draws.
             validation: (x, y) on which the bound is watched; the best parameters are kept.
             budget: seconds; None for no limit.
@@ -135,7 +135,7 @@ class BayesianNetwork:
             x: inputs, (data sets, rows, ...).
             y: targets, (data sets, rows, ...).
             batch_size: rows of a minibatch; None: 256, or all where there are fewer.
-            epochs: passes over the data; None: as many as make 10,000 steps.
+            epochs: passes over the data; None: as many as make 5,000 steps.
             seed: of shuffles and draws.
             budget: seconds for all together; None for no limit.
             progress: True shows a status line, False none, None only on a terminal.

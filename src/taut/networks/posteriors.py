@@ -23,7 +23,7 @@ from taut.networks.priors import PriorScale
 from taut.networks.propagate import Gaussian, Noise, Treatment, needs_shared, propagate, treat
 from taut.training import Optimisers
 
-WARMUP_START = 0.01  # of the factor of the divergence from the prior
+WARMUP_START = 1e-3  # of the factor of the divergence from the prior
 ESTIMATORS = ("local", "flipout", "shared")
 
 

@@ -66,13 +66,15 @@ class FanIn(AbstractWeightPrior):
     The variance of a unit's input is then the same for layers of any width (Neal 1996).
 
     Attributes:
-        scale: sd of a pre-activation whose inputs have variance one; positive.
+        scale: sd of a pre-activation whose inputs have variance one; positive. With 1, units of a
+            mean field are given up that held-out data would keep; 2 did better or as well on rows
+            held out of the training rows of three regression sets.
         bias_scale: sd of biases and of all weights that multiply no input; positive.
         learned: fit the scale of every weight that multiplies inputs by maximising the ELBO
             (empirical Bayes); ``scale`` is then without effect on them.
     """
 
-    scale: float = 1.0
+    scale: float = 2.0
     bias_scale: float = 1.0
     learned: bool = False
     name: ClassVar[str] = "fan_in"

@@ -200,7 +200,9 @@ def _program_of(problem: Problem, rows: Rows, index: np.ndarray) -> Program:
     if key not in known:
         own = {n: v for n, v in problem.arrays["centring"].items() if n not in rows.latents}
         example = {**part.arrays, "centring": own}
-        made = problem.program.compiled[PARTS](program.latents, program.discrete, shapes_of(example))
+        made = problem.program.compiled[PARTS](
+            program.latents, program.discrete, shapes_of(example)
+        )
         known[key] = dataclasses.replace(
             program, log_joint_sites=made.log_joint_sites, enumeration=enumeration_of(made)
         )
