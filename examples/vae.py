@@ -34,7 +34,7 @@ def fit(x):
         vae,
         {"x": x},
         family=taut.families.Amortised({"z": ENCODER}),
-        solver=taut.solvers.Stochastic(epochs=40),
+        solver=taut.solvers.Stochastic(epochs=60),
     )
 
 

@@ -19,7 +19,7 @@ ONES = """one two three four five six seven eight nine ten eleven twelve thirtee
 sixteen seventeen eighteen nineteen""".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 LETTERS = ".-abcdefghijklmnopqrstuvwxyz"  # the first one ends a word
-COUNT, LENGTH, LATENT, HIDDEN = len(LETTERS), 14, 4, 64
+COUNT, LENGTH, LATENT, HIDDEN = len(LETTERS), 14, 4, 32
 GIVEN = 1e6  # noise with which no other letter can be drawn
 k1, k2, k3, k4, k5 = jax.random.split(jax.random.key(0), 5)
 
@@ -95,7 +95,7 @@ def words(x):
 
 def fit(x):
     """Train writer and reader."""
-    solver = taut.solvers.Stochastic(epochs=600, learning_rate=0.01, kl_warmup=300)
+    solver = taut.solvers.Stochastic(epochs=400, learning_rate=0.02, kl_warmup=200)
     return taut.fit(words, {"x": x}, family=taut.families.Amortised({"z": READER}), solver=solver)
 
 

@@ -89,6 +89,7 @@ def run(out: str | Path = "demo", *, seed: int = 0, progress: bool | None = None
         seed=seed,
         progress=progress,
     )
+    assert isinstance(posterior, Posterior)
     print(posterior)
     print()
     print(_compare(posterior, data))

@@ -136,6 +136,7 @@ def fit_one(
 ) -> NetworkPosterior:
     """Train a posterior on one set of rows."""
     task = _with_warmup(posterior, prepared.task, settings)
+    prepared = dataclasses.replace(prepared, task=task)
     key = jax.random.key(settings.seed)
     params = posterior.start(task, task.architecture.initial, prepared.start, key)
 
@@ -156,16 +157,11 @@ def fit_lanes(
     watch: Watch,
 ) -> list[NetworkPosterior]:
     """Train one posterior for each of several sets of as many rows, all in one program."""
+    # One task for all, so that they share what is compiled for it.
     task, lanes = _with_warmup(posterior, prepared[0].task, settings), len(prepared)
-    own = task.architecture.initial
-    keys = jax.random.split(jax.random.key(settings.seed), lanes)
-    params = [
-        posterior.start(task, shuffled(own, k) if i else own, p.start, k)
-        for i, (p, k) in enumerate(zip(prepared, keys, strict=True))
-    ]
-    params = jax.tree.map(lambda *parts: jnp.stack(parts), *params)
-    names = ("x", "y")
-    columns = {n: np.stack([p.columns[n] for p in prepared], 1) for n in names}
+    prepared = [dataclasses.replace(p, task=task) for p in prepared]
+    params = _stacked_start(posterior, prepared, settings.seed)
+    columns = {n: np.stack([p.columns[n] for p in prepared], 1) for n in ("x", "y")}
 
     def lane(params: Any, columns: Any, key: Any, batch: Batch, step: Any) -> Any:
         return posterior.loss(task, params, batch._replace(columns=columns), key, step)
@@ -179,17 +175,23 @@ def fit_lanes(
     trained = _train(
         objective, params, columns, posterior, prepared[0], settings, watch, None, lanes
     )
-    return [
-        _result(
-            posterior,
-            p,
-            trained,
-            jax.tree.map(lambda v, i=i: v[i], trained.params),
-            settings.seed,
-            watch,
-        )
-        for i, p in enumerate(prepared)
-    ]
+    found = []
+    for i, p in enumerate(prepared):
+        params = jax.tree.map(lambda v, i=i: v[i], trained.params)
+        found.append(_result(posterior, p, trained, params, settings.seed, watch))
+    return found
+
+
+def _stacked_start(
+    posterior: AbstractWeightPosterior, prepared: Sequence[Prepared], seed: int
+) -> Any:
+    """Parameters of all lanes; the first begins at the module's weights, the others at shuffles."""
+    own, found = prepared[0].task.architecture.initial, []
+    keys = jax.random.split(jax.random.key(seed), len(prepared))
+    for i, (p, key) in enumerate(zip(prepared, keys, strict=True)):
+        weights = shuffled(own, key) if i else own
+        found.append(posterior.start(p.task, weights, p.start, key))
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
 
 def _with_warmup(posterior: AbstractWeightPosterior, task: Task, settings: Settings) -> Task:
@@ -208,9 +210,7 @@ def _train(
     validation: InMemory | None,
     lanes: int,
 ) -> Trained:
-    size = min(
-        BATCH_SIZE if settings.batch_size is None else settings.batch_size, len(columns["x"])
-    )
+    size = settings.rows_per_batch(len(columns["x"]))
     feed = InMemory(columns, size, settings.seed)
     optimiser, rate = posterior.optimiser(prepared.task)
     if lanes > 1 and isinstance(optimiser, optax.GradientTransformation):

@@ -85,40 +85,50 @@ def ivon(
         A transformation; ``rate`` among its extra arguments multiplies the learning rate.
     """
     adam = optax.adam(OTHERS_RATE)
+    settings = _Rates(learning_rate, beta1, beta2)
 
     def init(params: Any) -> IVONState:
         momentum = jax.tree.map(jnp.zeros_like, params["mean"])
         return IVONState(momentum, jnp.zeros((), int), adam.init(_others(params)))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        grads = updates
         rate = jnp.asarray(extra.get("rate", 1.0))
-        now, after = ess(state.steps), ess(state.steps + 1)
-        centre, precision = prior(params["mean"], params["scale"])
-        pull = jax.tree.map(lambda m, c, p: (m - c) * p / now, params["mean"], centre, precision)
-        momentum = jax.tree.map(
-            lambda g, new, d: beta1 * g + (1 - beta1) * (new - d),
-            state.momentum, grads["mean"], pull,
-        )  # fmt: skip
-        debias = 1 - beta1 ** (state.steps + 1).astype(jnp.float32)
-        # h + delta, in which alone the Hessian's update is to be had without the prior.
-        total = jax.tree.map(
-            lambda g, s: _precision(g, s, now, beta2), grads["scale"], params["scale"]
-        )
-        mean = jax.tree.map(
-            lambda g, d, h: (-learning_rate * rate * (g / debias + d) / h).astype(g.dtype),
-            momentum, pull, total,
-        )  # fmt: skip
-        scale = jax.tree.map(
-            lambda h, p, s: _scale(h + p * (1 / after - 1 / now), after) - s,
-            total, precision, params["scale"],
-        )  # fmt: skip
-        others, inner = adam.update(_others(grads), state.others, _others(params))
+        sizes = ess(state.steps), ess(state.steps + 1)
+        known = prior(params["mean"], params["scale"])
+        found, momentum = _weights_step(updates, state, params, rate, sizes, known, settings)
+        others, inner = adam.update(_others(updates), state.others, _others(params))
         others = jax.tree.map(lambda u: (u * rate).astype(u.dtype), others)
-        steps = state.steps + 1
-        return {"mean": mean, "scale": scale, **others}, IVONState(momentum, steps, inner)
+        return {**found, **others}, IVONState(momentum, state.steps + 1, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class _Rates(NamedTuple):
+    learning_rate: float
+    beta1: float
+    beta2: float
+
+
+def _weights_step(
+    grads: Any, state: Any, params: Any, rate: Array, sizes: Any, known: Any, rates: _Rates
+) -> tuple[dict[str, Any], Any]:
+    """Updates of means and sds, and the next momentum."""
+    (now, after), (centre, precision), (step, beta1, beta2) = sizes, known, rates
+    pull = jax.tree.map(lambda m, c, p: (m - c) * p / now, params["mean"], centre, precision)
+    momentum = jax.tree.map(
+        lambda g, new, d: beta1 * g + (1 - beta1) * (new - d), state.momentum, grads["mean"], pull
+    )
+    debias = 1 - beta1 ** (state.steps + 1).astype(jnp.float32)
+    # h + delta, in which alone the Hessian's update is to be had without the prior.
+    total = jax.tree.map(lambda g, s: _precision(g, s, now, beta2), grads["scale"], params["scale"])
+    mean = jax.tree.map(
+        lambda g, d, h: (-step * rate * (g / debias + d) / h).astype(g.dtype), momentum, pull, total
+    )
+    scale = jax.tree.map(
+        lambda h, p, s: _scale(h + p * (1 / after - 1 / now), after) - s,
+        total, precision, params["scale"],
+    )  # fmt: skip
+    return {"mean": mean, "scale": scale}, momentum
 
 
 def _others(params: Any) -> Any:
