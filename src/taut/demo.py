@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpyro
@@ -11,9 +11,7 @@ from jax.scipy.special import expit
 
 from taut._fit import fit
 from taut.datasets import baseball
-
-if TYPE_CHECKING:
-    from taut.posterior import Posterior
+from taut.posterior import Posterior
 
 
 def batting(at_bats: Any, hits: Any) -> None:
@@ -42,7 +40,7 @@ def mean_squared_errors(ability: np.ndarray, data: dict[str, np.ndarray]) -> tup
     return float(np.mean((pooled - truth) ** 2)), float(np.mean((raw - truth) ** 2))
 
 
-def _compare(posterior: "Posterior", data: dict[str, np.ndarray]) -> str:
+def _compare(posterior: Posterior, data: dict[str, np.ndarray]) -> str:
     """Each player's average so far, its posterior, and what the rest of the season brought."""
     table = posterior.summary("average", hdi_prob=0.9)
     mean, low, high = (table.iloc[:, k].to_numpy() for k in (0, 2, 3))
@@ -66,7 +64,7 @@ def _compare(posterior: "Posterior", data: dict[str, np.ndarray]) -> str:
     )
 
 
-def run(out: str | Path = "demo", *, seed: int = 0, progress: bool | None = None) -> "Posterior":
+def run(out: str | Path = "demo", *, seed: int = 0, progress: bool | None = None) -> Posterior:
     """Fit the model, print the table and the verdict, write the report.
 
     Args:
