@@ -4,8 +4,9 @@
 
 Kingma, Rezende, Mohamed and Welling 2014. The rows are split at random: 1,297 to train on, of which
 100 have a label (ten a class), and 500 held out. Both have the same classifier; the supervised one
-is trained on the 100 labels with a Gaussian prior for its weights, whose scale is chosen on the held
-out rows, so that the comparison is kind to it. The data lie in ../shared.
+is trained on the 100 labels with a Gaussian prior for its weights, the best of three scales on the
+held-out rows, so that the comparison is kind to it. Settings of M2 were chosen on the splits of seeds
+0 and 1; the table is of the five after them. The data lie in ../shared.
 """
 
 import sys
@@ -21,9 +22,11 @@ import numpyro.distributions as dist
 import taut
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared/data/images/digits8x8.npz"
-SIDE, STYLE, CLASSES, HIDDEN = 8, 10, 10, 128
+SIDE, STYLE, CLASSES, HIDDEN = 8, 6, 10, 128
+DOTS = 4
 LABELLED, HELD_OUT = 100, 500
-SCALES = (0.5, 0.7, 1.0, 2.0)
+SCALES = (0.7, 1.0, 2.0)
+TUNED_ON = 2  # seeds
 
 
 class Joined(eqx.Module):
@@ -51,9 +54,9 @@ def m2(decoder):
             y = numpyro.sample("y", prior, obs=y, obs_mask=known)
             z = numpyro.sample("z", dist.Normal(0, 1).expand([STYLE]).to_event(1))
             both = jnp.concatenate([z, jax.nn.one_hot(y, CLASSES)], -1)
-            # Grey values are 0 to 16 of 16 dots: binomial counts, given as shares to the network.
-            pixels = dist.Binomial(16, logits=decode(both)).to_event(1)
-            numpyro.sample("x", pixels, obs=16 * x)
+            # Grey values count 16 dots, which are far from independent: they are taken for 4.
+            pixels = dist.Binomial(DOTS, logits=decode(both)).to_event(1)
+            numpyro.sample("x", pixels, obs=jnp.round(DOTS * x))
 
     return model
 
@@ -61,9 +64,9 @@ def m2(decoder):
 def fit_m2(x, y, known, seed):
     classifier, style, decoder = networks(seed)
     family = taut.families.Amortised(
-        {"y": classifier, "z": style}, {"y": "x", "z": ("x", "y")}, supervise={"y": 50.0}
+        {"y": classifier, "z": style}, {"y": "x", "z": ("x", "y")}, supervise={"y": 200.0}
     )
-    solver = taut.solvers.Stochastic(epochs=200, batch_size=100)
+    solver = taut.solvers.Stochastic(epochs=80, batch_size=100)
     data = {"x": x, "y": np.where(known, y, 0), "known": known}
     return taut.fit(m2(decoder), data, family=family, solver=solver, seed=seed)
 
@@ -107,7 +110,7 @@ def one(seed):
 def run(seeds=5):
     print("seed  M2     supervised  difference")
     rows = []
-    for seed in range(seeds):
+    for seed in range(TUNED_ON, TUNED_ON + seeds):
         m2_, alone = one(seed)
         rows.append((m2_, max(alone)))
         print(f"{seed:4}  {m2_:5.1f}  {max(alone):10.1f}  {m2_ - max(alone):+10.1f}")

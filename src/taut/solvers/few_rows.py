@@ -19,7 +19,7 @@ from taut.solvers.start import NUM_DRAWS, Start, elbos_of, find_start
 
 FEW_ROWS = 1024
 MANY_ROWS = 4 * FEW_ROWS  # from which on fewer are tried
-DEAR = 2**15  # numbers that a gradient touches, from which on it is worth finding out what rows are
+DEAR = 2**16  # numbers that a gradient touches, from which on it is worth finding out what rows are
 
 
 def find_start_on_rows(evaluator: Evaluator, watch: Watch, seed: int) -> Start:
