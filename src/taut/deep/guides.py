@@ -75,6 +75,12 @@ class Encoding(AbstractGuide):
         self.order = _ordered(self.inputs, model)
         heads = {n: as_head(encoders[n], model.latents[n]) for n in self.order}
         arrays = {n: eqx.partition(h, eqx.is_inexact_array) for n, h in heads.items()}
+        for name, (weights, _) in arrays.items():
+            if not jax.tree.leaves(weights):
+                raise ArgumentError(
+                    f"the encoder of '{name}' has no weights to train; networks that a plain function calls are hidden: "
+                    "make it an eqx.Module"
+                )
         self.static = {n: rest for n, (_, rest) in arrays.items()}
         self.shared = tuple(n for n in model.latents if n not in encoders)
         gaussians = {n: _start(model.latents[n], starts) for n in self.shared}
