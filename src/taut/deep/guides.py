@@ -78,7 +78,7 @@ class Encoding(AbstractGuide):
         for name, (weights, _) in arrays.items():
             if not jax.tree.leaves(weights):
                 raise ArgumentError(
-                    f"the encoder of '{name}' has no weights to train; networks that a plain function calls are hidden: "
+                    f"the encoder of '{name}' has no weights to train; networks inside of a plain function are hidden: "
                     "make it an eqx.Module"
                 )
         self.static = {n: rest for n, (_, rest) in arrays.items()}
