@@ -198,7 +198,7 @@ def _fit(options: argparse.Namespace) -> int:
         progress=False if options.quiet else None,
     )
     # Files first: nothing is lost when whoever reads the output stops reading.
-    if not isinstance(posterior, taut.Posterior):
+    if isinstance(posterior, taut.deep.TrainedPosterior | taut.deep.PointEstimate):
         posterior.history.to_csv(out / "history.csv")
         print(posterior)
         print(f"wrote history.csv to {out}; save its parameters from Python (posterior.params)")

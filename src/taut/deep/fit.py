@@ -22,7 +22,7 @@ from taut.solvers.stochastic import Stochastic
 
 def is_deep(model: Any, data: Any, family: Any, solver: Any) -> bool:
     """Whether a fit is one by stochastic gradients: it is asked for, or has parameters to train."""
-    if isinstance(model, Density):
+    if isinstance(model, Density) or isinstance(family, type):
         return False
     written = callable(family) and not isinstance(family, AbstractFamily)
     if isinstance(family, Amortised | Point) or isinstance(solver, Stochastic) or written:

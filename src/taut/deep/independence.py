@@ -39,7 +39,7 @@ def check_rows(rows: RowModel, columns: Mapping[str, Any]) -> None:
         raise ModelError(_mixed(name, np.ndim(value) > 0, is_sum))
 
 
-def _same(value: np.ndarray, other: np.ndarray) -> bool:
+def _same(value: np.ndarray, other: np.ndarray | np.floating) -> bool:
     return bool(np.allclose(value, other, rtol=1e-3, atol=1e-4 * (1 + np.abs(value).max())))
 
 

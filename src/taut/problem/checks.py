@@ -182,7 +182,8 @@ def check_sites(facts: list[SiteFacts], observed: Mapping[str, Any]) -> None:
     if params:
         raise ModelError(
             f"the model has numpyro.param sites ({listing(params)}); they are trained with "
-            "family=families.Point(), families.Amortised(...) or solver=solvers.Stochastic(), or leave both out"
+            "family=families.Point(), families.Amortised(...) or solver=solvers.Stochastic(), or with neither; "
+            "or give them a prior with numpyro.sample"
         )
     latents = [f for f in facts if f.kind == "latent"]
     if not latents:
