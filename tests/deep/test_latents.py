@@ -7,7 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models import Linear
+from models import Linear, component_data, component_model
 
 import taut
 from taut.data.feeds import Batch, InMemory
@@ -177,3 +177,55 @@ def test_an_encoder_beside_what_all_rows_share():
     assert found.mean["m"] == pytest.approx(x.mean(), abs=0.1)
     with pytest.raises(ValueError, match="nothing is shared"):
         found.evidence({"x": x[:5]})
+
+
+def test_validation_is_on_the_scale_of_all_rows():
+    """The rows themselves, twice, as validation: the same bound, with what is shared counted once."""
+    rng = np.random.default_rng(4)
+    y = np.float32(1.5 + rng.normal(size=200))
+
+    def model(y):
+        m = numpyro.sample("m", dist.Normal(0, 10))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(m, 1), obs=y)
+
+    solver = taut.solvers.Stochastic(epochs=400, learning_rate=0.05)
+    posterior = taut.fit(
+        model, {"y": y}, solver=solver, batch_size=100, validation={"y": np.tile(y, 2)}
+    )
+    seen = posterior.history["validation"].to_numpy()[-1]
+    # Four draws scatter by about a nat; a sum over twice the rows would be off by 280.
+    assert abs(seen - posterior.elbo) < 5
+    assert abs(posterior.elbo - normal_mean_evidence(y)) < 0.2
+
+
+def normal_mean_evidence(y):
+    """Log evidence of N(m, 1) data with m ~ N(0, 10)."""
+    cov = 100.0 + np.eye(len(y))
+    solved = np.linalg.solve(cov, np.asarray(y, float))
+    return -0.5 * (y @ solved + np.linalg.slogdet(2 * np.pi * cov)[1])
+
+
+def test_a_second_look_at_rows_is_not_compiled_again():
+    """The model runs in Python only while it is compiled."""
+    runs = 0
+
+    def counted(x):
+        nonlocal runs
+        runs += 1
+        component_model(x)
+
+    x, _, _ = component_data(80)
+    encoder = Linear(x.shape[1], 1, jax.random.key(1))
+    family = taut.families.Amortised({"z": encoder})
+    posterior = taut.fit(counted, {"x": x}, family=family, solver=taut.solvers.Stochastic(epochs=2))
+
+    def looks():
+        posterior.evidence({"x": x[:40]}, samples=8)
+        posterior.predict({"x": x[:40]}, draws=3)
+        posterior.encode({"x": x[:40]})
+
+    looks()
+    before = runs
+    looks()
+    assert runs == before

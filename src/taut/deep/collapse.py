@@ -27,22 +27,9 @@ def usage(objective: Bound, params: Any, columns: Mapping[str, Any], seed: int) 
     form; ``activity``, the variance of E_q[z] over the rows; ``active``, whether that is above
     0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2).
     """
-
-    def numbers(batch: Batch, key: Any) -> dict[str, tuple[Any, Any]]:
-        found = {}
-        closed = objective.divergences(params, batch.columns, key)
-        for name, fn in distributions(objective, params, batch.columns, key).items():
-            if objective.model.latents[name].discrete:
-                continue
-            mean = elements(fn).mean
-            kl = closed.get(name)
-            kl = jnp.full(mean.shape, jnp.nan) if kl is None or kl.shape != mean.shape else kl
-            found[name] = _flat(kl), _flat(mean)
-        return found
-
     import pandas as pd
 
-    found = mapped(numbers, columns, seed)
+    found = mapped(objective, _usage, params, columns, seed)
     records = []
     for name, (kl, mean) in found.items():
         for i in range(mean.shape[1]):
@@ -50,6 +37,20 @@ def usage(objective: Bound, params: Any, columns: Mapping[str, Any], seed: int) 
             records.append((f"{name}[{i}]", float(kl[:, i].mean()), activity, activity > ACTIVE))
     table = pd.DataFrame(records, columns=["dimension", "kl", "activity", "active"])
     return table.set_index("dimension")
+
+
+def _usage(objective: Bound, params: Any, batch: Batch, key: Any) -> dict[str, tuple[Any, Any]]:
+    """Latent -> divergences and means of some rows, (n, dimensions)."""
+    found = {}
+    closed = objective.divergences(params, batch.columns, key)
+    for name, fn in distributions(objective, params, batch.columns, key).items():
+        if objective.model.latents[name].discrete:
+            continue
+        mean = elements(fn).mean
+        kl = closed.get(name)
+        kl = jnp.full(mean.shape, jnp.nan) if kl is None or kl.shape != mean.shape else kl
+        found[name] = _flat(kl), _flat(mean)
+    return found
 
 
 def distributions(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Reading numbers off a trained model, a compiled batch at a time."""
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,8 @@ from jaxtyping import Array
 
 from taut._core.errors import ArgumentError, DataError, listing
 from taut.bounds import ELBO, AbstractBound, ImportanceWeighted
-from taut.data.feeds import Batch, InMemory
-from taut.deep.objective import Bound
+from taut.data.feeds import Batch, weights
+from taut.deep.objective import AbstractObjective, Bound
 from taut.deep.rows import RowModel
 from taut.problem.data import read
 
@@ -75,27 +74,36 @@ def _check_form(name: str, value: Any, example: Any) -> None:
             )
 
 
-def mapped(function: Callable[[Batch, Any], Any], columns: Mapping[str, Any], seed: int) -> Any:
+def mapped(
+    objective: AbstractObjective,
+    function: Callable[..., Any],
+    params: Any,
+    columns: Mapping[str, Any],
+    seed: int,
+    *settings: Any,
+) -> Any:
     """A function of batches over all rows, joined: a pytree of arrays (n, ...).
 
     Args:
-        function: (batch, key) -> arrays with the rows along their first axis; compiled once.
+        objective: keeps the compiled program.
+        function: (objective, *settings, params, batch, key) -> arrays with the rows along their
+            first axis; of a module.
+        params: the parameters.
         columns: all rows.
         seed: of the keys.
+        settings: hashable arguments of the function.
     """
-    parts = list(_each(function, columns, seed))
+    program = objective.compiled(function, *settings)
+    count = len(jax.tree.leaves(dict(columns))[0])
+    size, parts = min(CHUNK, count), []
+    for i, start in enumerate(range(0, count, size)):
+        real = min(size, count - start)
+        rows = np.resize(np.arange(start, start + real), size)  # padded by repeating
+        taken = jax.tree.map(lambda x, rows=rows: jnp.asarray(np.asarray(x)[rows]), dict(columns))
+        batch = Batch(taken, jnp.asarray(weights(count, size, real)), jnp.asarray(rows))
+        found = program(params, batch, jax.random.fold_in(jax.random.key(seed), i))
+        parts.append(jax.tree.map(lambda x, n=real: np.asarray(x)[:n], found))
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-
-
-def _each(function: Callable[..., Any], columns: Mapping[str, Any], seed: int) -> Iterator[Any]:
-    feed = InMemory(dict(columns), CHUNK, shuffle=False)
-    compiled = jax.jit(lambda resident, item, key: function(feed.batch(resident, item), key))
-    for i in range(feed.steps_per_epoch):
-        item = jax.tree.map(lambda x: x[0], feed.take(1))
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        found = compiled(feed.resident, item, key)
-        real = min(feed.batch_size, feed.num_rows - i * feed.batch_size)
-        yield jax.tree.map(lambda x, n=real: np.asarray(x)[:n], found)
 
 
 def row_evidence(
@@ -112,11 +120,11 @@ def row_evidence(
             f"the evidence of a row is defined where nothing is shared by the rows; here is {listing(shared)}"
         )
     plain = _plain_bound(objective, PLAIN_DRAWS)
-    lower = mapped(functools.partial(_pointwise, objective, params, plain), columns, seed)
+    lower = mapped(objective, _pointwise, params, columns, seed, plain)
     size = min(samples, MOST_WEIGHTS)
     rounds = -(-samples // size)
     weighted = _weighted_bound(objective, size)
-    estimate = mapped(functools.partial(_many, objective, params, weighted, rounds), columns, seed)
+    estimate = mapped(objective, _many, params, columns, seed, weighted, rounds)
     return RowEvidence(
         float(np.sum(lower, dtype=float)),
         float(np.sum(estimate, dtype=float)),
@@ -144,18 +152,18 @@ def _weighted_bound(objective: Bound, size: int) -> AbstractBound:
 
 
 def _pointwise(
-    objective: Bound, params: Any, bound: AbstractBound, batch: Batch, key: Any
+    objective: Bound, bound: AbstractBound, params: Any, batch: Batch, key: Any
 ) -> Array:
     return objective.estimate(params, batch, key, bound).pointwise
 
 
 def _many(
-    objective: Bound, params: Any, bound: AbstractBound, rounds: int, batch: Batch, key: Any
+    objective: Bound, bound: AbstractBound, rounds: int, params: Any, batch: Batch, key: Any
 ) -> Array:
     """The logarithm of the mean of all weights, some draws at a time."""
 
     def one(key: Any) -> Array:
-        return _pointwise(objective, params, bound, batch, key)
+        return _pointwise(objective, bound, params, batch, key)
 
     found = jax.lax.map(one, jax.random.split(key, rounds))
     return jax.scipy.special.logsumexp(found, axis=0) - jnp.log(float(rounds))
@@ -173,19 +181,20 @@ def total_bound(
         num_rows: how many there are in all.
         seed: of the draws.
     """
+    shared, local = mapped(objective, _scattered, params, columns, seed)
+    bounds = shared.mean(0, dtype=float) + num_rows * local.mean(0, dtype=float)
+    return float(bounds.mean()), float(bounds.std(ddof=1) / np.sqrt(EVALUATIONS))
+
+
+def _scattered(objective: Bound, params: Any, batch: Batch, key: Any) -> tuple[Array, Array]:
+    """Several estimates of the ELBO: what is shared, and what is a row's own, (n, estimates)."""
     bound = _plain_bound(objective, 2)
 
-    def one(batch: Batch, key: Any) -> tuple[Array, Array]:
+    def one(key: Any) -> tuple[Array, Array]:
         found = objective.estimate(params, batch, key, bound)
         local = jnp.sum(batch.weight * found.pointwise)
         # What is shared comes with every batch: the mean over the rows counts it once.
         return jnp.broadcast_to(found.value - local, batch.weight.shape), found.pointwise
 
-    def all_of(batch: Batch, key: Any) -> tuple[Array, Array]:
-        keys = jax.random.split(key, EVALUATIONS)
-        found = jax.lax.map(functools.partial(one, batch), keys)
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
-
-    shared, local = mapped(all_of, columns, seed)
-    bounds = shared.mean(0, dtype=float) + num_rows * local.mean(0, dtype=float)
-    return float(bounds.mean()), float(bounds.std(ddof=1) / np.sqrt(EVALUATIONS))
+    found = jax.lax.map(one, jax.random.split(key, EVALUATIONS))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)

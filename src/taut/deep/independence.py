@@ -26,10 +26,10 @@ def check_rows(rows: RowModel, columns: Mapping[str, Any]) -> None:
     if not half:
         return
     index = np.random.default_rng(count).permutation(count)[: 2 * half]
-    whole = _terms(rows, columns, index, None)
-    first, second = (
-        _terms(rows, columns, index, part) for part in (slice(half), slice(half, None))
-    )
+    taken = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), dict(columns))
+    parts = (None, slice(half), slice(half, None))
+    found = jax.jit(lambda full: [_terms(rows, full, part) for part in parts])(taken)
+    whole, first, second = jax.tree.map(np.asarray, found)
     for name, value in whole.items():
         a, b = first[name], second[name]
         together = np.concatenate([a, b]) if np.ndim(value) else a
@@ -60,11 +60,8 @@ def _mixed(name: str, has_rows: bool, is_sum: bool) -> str:
     )
 
 
-def _terms(
-    rows: RowModel, columns: Mapping[str, Any], index: np.ndarray, part: slice | None
-) -> dict[str, Any]:
-    """Site -> its log density on some rows at fixed values: (n,) or ()."""
-    full = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), dict(columns))
+def _terms(rows: RowModel, full: Mapping[str, Any], part: slice | None) -> dict[str, Any]:
+    """Site -> its log density on part of some rows at fixed values: (n,) or ()."""
     trace = rows.trace(rows.params, {}, full, jax.random.key(7))
     values = {}
     for name, site in rows.latents.items():
@@ -74,6 +71,5 @@ def _terms(
             value = jnp.moveaxis(jnp.moveaxis(value, axis, 0)[part], 0, axis)
         values[name] = value
     if part is not None:
-        full = jax.tree.map(lambda x: x[part], full)
-    found = rows.terms(rows.trace(rows.params, values, full))
-    return {n: np.asarray(x) for n, x in found.items()}
+        full = jax.tree.map(lambda x: x[part], dict(full))
+    return rows.terms(rows.trace(rows.params, values, full))

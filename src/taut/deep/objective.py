@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,8 +28,30 @@ from taut.solvers.stochastic import Stochastic
 LEAST_KL_WEIGHT = 1e-2  # at the first step of a warm-up
 
 
+class AbstractObjective:
+    """What is minimised; it keeps the programs that were compiled for it."""
+
+    model: RowModel
+
+    @functools.cached_property
+    def _programs(self) -> dict[Any, Any]:
+        return {}
+
+    def compiled(self, function: Callable[..., Any], *settings: Any) -> Callable[..., Any]:
+        """``function(self, *settings, ...)`` of the arguments that are left, compiled once.
+
+        Args:
+            function: of a module, so that it is the same at the next call.
+            settings: hashable.
+        """
+        key = (function, settings)
+        if key not in self._programs:
+            self._programs[key] = jax.jit(functools.partial(function, self, *settings))
+        return self._programs[key]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bound:
+class Bound(AbstractObjective):
     """A bound for a model, q and settings, as training and evaluation call it.
 
     Attributes:
@@ -198,7 +220,7 @@ def _expanded(fn: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LogDensity:
+class LogDensity(AbstractObjective):
     """The log joint at one value of every latent, for maximum likelihood and a posteriori.
 
     Attributes:

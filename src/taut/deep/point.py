@@ -30,14 +30,18 @@ class PointEstimate(AbstractTrained):
     def __init__(self, fitted: Fitted, seed: int) -> None:
         self._fitted, self.seed = fitted, seed
 
+    @property
+    def _objective(self) -> LogDensity:
+        objective = self._fitted.objective
+        assert isinstance(objective, LogDensity)
+        return objective
+
     @functools.cached_property
     def values(self) -> dict[str, Any]:
         """The latents at the mode, in the model's own space."""
-        objective = self._fitted.objective
-        assert isinstance(objective, LogDensity)
         wide = any(x.dtype == np.float64 for x in jax.tree.leaves(self._parameters["guide"]))
         with double_precision() if wide else contextlib.nullcontext():
-            return {n: np.asarray(x) for n, x in objective.values(self._parameters).items()}
+            return {n: np.asarray(x) for n, x in self._objective.values(self._parameters).items()}
 
     @functools.cached_property
     def log_density(self) -> float:
@@ -45,15 +49,10 @@ class PointEstimate(AbstractTrained):
 
         Of all rows; scaled up from 20,000 where there are more.
         """
-        fitted, model, values = self._fitted, self._model, self.values
-        theta = self._parameters["model"]
-
-        def terms(batch: Batch, key: Any) -> tuple[Any, Any]:
-            shared, rows = model.log_terms(model.trace(theta, values, batch.columns))
-            each = sum(rows.values(), jnp.zeros(batch.weight.shape))
-            return jnp.broadcast_to(shared, batch.weight.shape), each
-
-        shared, each = mapped(terms, fitted.monitored, self.seed)
+        fitted = self._fitted
+        shared, each = mapped(
+            self._objective, _log_terms, self._parameters, fitted.monitored, self.seed
+        )
         return float(shared[0] + fitted.num_rows * np.mean(each, dtype=float))
 
     @property
@@ -75,19 +74,12 @@ class PointEstimate(AbstractTrained):
         """
         columns, rows = self._given(data)
         draws = check_count("draws", draws)
-        return self._simulated(columns, draws, seed, lambda columns, key: self.values, rows)
+        return self._simulated(columns, draws, seed, _point_values, rows)
 
     def log_likelihood(self, data: Any) -> dict[str, np.ndarray]:
         """Log likelihood of each row, by observed site, (n,)."""
         columns = columns_of(self._model, data)
-        theta, model = self._parameters["model"], self._model
-
-        def terms(batch: Any, key: Any) -> dict[str, Any]:
-            trace = model.trace(theta, self.values, batch.columns)
-            found = model.terms(trace)
-            return {n: found[n] for n, s in model.observed.items() if s.local}
-
-        return mapped(terms, columns, 0)
+        return mapped(self._objective, _log_likelihoods, self._parameters, columns, 0)
 
     def __repr__(self) -> str:
         """The parameters, and how the fit ended."""
@@ -104,3 +96,25 @@ class PointEstimate(AbstractTrained):
                 *shown,
             ]
         )
+
+
+def _log_terms(
+    objective: LogDensity, params: Any, batch: Batch, key: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The log joint of some rows: what is shared, repeated, and each row's own, both (n,)."""
+    model, values = objective.model, objective.values(params)
+    shared, rows = model.log_terms(model.trace(params["model"], values, batch.columns))
+    each = sum(rows.values(), jnp.zeros(batch.weight.shape))
+    return jnp.broadcast_to(shared, batch.weight.shape), each
+
+
+def _log_likelihoods(
+    objective: LogDensity, params: Any, batch: Batch, key: Any
+) -> dict[str, jax.Array]:
+    model = objective.model
+    found = model.terms(model.trace(params["model"], objective.values(params), batch.columns))
+    return {n: found[n] for n, s in model.observed.items() if s.local}
+
+
+def _point_values(objective: LogDensity, params: Any, columns: Any, key: Any) -> dict[str, Any]:
+    return objective.values(params)

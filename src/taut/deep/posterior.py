@@ -10,6 +10,7 @@ from numpyro.distributions import Distribution
 from typing_extensions import override
 
 from taut._core.errors import ArgumentError, listing
+from taut.bounds import ImportanceWeighted, Renyi
 from taut.deep import collapse
 from taut.deep.evaluation import RowEvidence, columns_of, row_evidence, total_bound
 from taut.deep.guides import Encoding
@@ -76,7 +77,7 @@ class TrainedPosterior(AbstractTrained):
         """
         columns = jax.tree.map(jnp.asarray, columns_of(self._model, data))
         key = jax.random.key(self.seed)
-        found = _encoded(self._bound, self._parameters, columns, key)
+        found = self._bound.compiled(collapse.distributions)(self._parameters, columns, key)
         return {n: found[n] for n, s in self._model.latents.items() if s.local}
 
     @functools.cached_property
@@ -156,13 +157,8 @@ class TrainedPosterior(AbstractTrained):
                 f"rows are conditioned on {listing(missing)}: give them, "
                 f"data={{'{missing[0]}': values}}"
             )
-        found = self._simulated(columns, 1, seed, self._shared_values, num_rows)
+        found = self._simulated(columns, 1, seed, _prior_values, num_rows)
         return {n: x[0] for n, x in found.items()}
-
-    def _shared_values(self, columns: Any, key: Any) -> dict[str, Any]:
-        """Draws of what all rows share; the others are left to the model."""
-        keys = jax.random.split(key, max(len(self.q), 1))
-        return {n: fn.sample(k) for k, (n, fn) in zip(keys, self.q.items(), strict=False)}
 
     def predict(self, data: Any, draws: int = PREDICTED, seed: int = 0) -> dict[str, np.ndarray]:
         """Draws of the observed sites given the latents that rows are encoded to.
@@ -183,18 +179,7 @@ class TrainedPosterior(AbstractTrained):
             if missing := [n for n in self._model.row_names if n in needed and n not in columns]:
                 raise ArgumentError(f"the encoders need {listing(missing)}; data lacks them")
         draws = check_count("draws", draws)
-        return self._simulated(columns, draws, seed, self._encoded_values, rows)
-
-    def _encoded_values(self, columns: Any, key: Any) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-
-        def sample(name: str, fn: Distribution) -> Any:
-            values[name] = fn.sample(jax.random.fold_in(key, len(values)))
-            return values[name]
-
-        labels = self._labels(columns)
-        self._bound.guide.sites(self._parameters["guide"], columns, labels)(sample)
-        return values
+        return self._simulated(columns, draws, seed, _encoded_values, rows)
 
     # --- what it is worth ---------------------------------------------------------------------
 
@@ -245,8 +230,14 @@ class TrainedPosterior(AbstractTrained):
     @property
     @override
     def notes(self) -> tuple[str, ...]:
-        found = collapse.warning(self.usage)
-        return (*super().notes, *([found] if found else []))
+        found = [collapse.warning(self.usage)]
+        bound = self._bound.settings.bound
+        if isinstance(bound, ImportanceWeighted | Renyi):
+            found.append(
+                "q was trained for a bound of several draws, which forgives a q that is wide: the ELBO, of one draw, may "
+                "be far below it; evidence(data) gives the tighter bound"
+            )
+        return (*super().notes, *(note for note in found if note))
 
     @property
     @override
@@ -268,10 +259,13 @@ class TrainedPosterior(AbstractTrained):
         ]
         if not self.usage.empty:
             active, count = int(np.sum(self.usage["active"])), len(self.usage)
-            lines.append(
-                f"  {active} of {count} latent dimensions active, divergence {self.usage['kl'].sum():.1f} nats a row, "
-                f"mutual information {self.information:.1f} nats"
-            )
+            parts = [f"{active} of {count} latent dimensions active"]
+            # NaN where a prior depends on another latent, or has no divergence in closed form.
+            divergence = float(self.usage["kl"].sum(skipna=False))
+            parts += [f"divergence {divergence:.1f} nats a row"] if np.isfinite(divergence) else []
+            if np.isfinite(self.information):
+                parts.append(f"mutual information {self.information:.1f} nats")
+            lines.append("  " + ", ".join(parts))
         lines += [
             f"  {n}  {_short(self.mean[n])} ± {_short(self.sd[n])}" for n in list(self.q)[:SHOWN]
         ]
@@ -291,6 +285,20 @@ def _short(x: np.ndarray) -> str:
     return f"{float(x):.4g}" if x.ndim == 0 else f"[{x.size} numbers, mean {float(x.mean()):.4g}]"
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encoded(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:
-    return collapse.distributions(objective, params, columns, key)
+def _encoded_values(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:
+    """Draws of all latents from q."""
+    values: dict[str, Any] = {}
+
+    def sample(name: str, fn: Distribution) -> Any:
+        values[name] = fn.sample(jax.random.fold_in(key, len(values)))
+        return values[name]
+
+    labels = objective.priors(params, columns)[1]
+    objective.guide.sites(params["guide"], columns, labels)(sample)
+    return values
+
+
+def _prior_values(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:
+    """Draws of what all rows share from q; the others are left to the model."""
+    found = _encoded_values(objective, params, columns, key)
+    return {n: found[n] for n, s in objective.model.latents.items() if not s.local}

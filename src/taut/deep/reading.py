@@ -1,7 +1,6 @@
 """Reading a model: its parameters, its sites, and which of them belong to rows."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,14 +73,9 @@ def _read(
 ) -> RowModel:
     static = {n: v for n, v in data.items() if n not in row_names}
     bare = RowModel(model, name, static, row_names, {}, {}, (), {}, {}, False, {}, {}, False)
-    traces, examples = [], {}
-    for size in TRIED:
-        index = np.arange(size) % length
-        take = functools.partial(_taken, index)
-        columns = jax.tree.map(take, {n: data[n] for n in row_names})
-        traces.append(_tried(bare, columns))
-        examples = examples or columns
-    (first, draws_keys), (second, _) = traces
+    examples, larger = (_rows_of(data, row_names, size, length) for size in TRIED)
+    first, draws_keys = _tried(bare, examples)
+    second = _shaped(bare, larger)
     latents, observed, partly = {}, {}, []
     for site_name, site in first.items():
         if site["type"] != "sample":
@@ -135,12 +129,71 @@ def _arguments(
     return found
 
 
-def _taken(index: np.ndarray, x: Any) -> Any:
-    return jnp.asarray(x[index])
+def _rows_of(
+    data: Mapping[str, Any], row_names: tuple[str, ...], size: int, length: int
+) -> dict[str, Any]:
+    """The first rows of the arguments that have them, and again from the first where too few."""
+    index = np.arange(size) % length
+    return jax.tree.map(lambda x: jnp.asarray(x[index]), {n: data[n] for n in row_names})
 
 
-def _tried(model: RowModel, columns: dict[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """A trace on some rows, and whether the model drew keys of its own."""
+def _tried(model: RowModel, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A trace on some rows, and whether the model drew keys of its own.
+
+    The model is compiled: one by one its operations would take many times as long.
+    """
+    seen: dict[str, Any] = {}
+
+    def run(columns: dict[str, Any]) -> Any:
+        trace, seen["draws"] = _trace(model, columns)
+        seen["trace"] = trace
+        return {n: _arrays_of(s) for n, s in trace.items()}
+
+    found = jax.jit(run)(columns)
+    trace = {n: {**site, **_filled(site, found[n])} for n, site in seen["trace"].items()}
+    return trace, seen["draws"]
+
+
+def _arrays_of(site: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a traced site: its value, and constraints with bounds that are computed."""
+    if site["type"] not in ("sample", "param"):
+        return {}
+    return {"value": site["value"], **{n: x for n, x in _constraints(site) if _is_traced(x)}}
+
+
+def _constraints(site: dict[str, Any]) -> list[tuple[str, Any]]:
+    if site["type"] == "sample":
+        return [("support", site["fn"].support)]
+    return [("constraint", site["kwargs"].get("constraint"))]
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+
+
+def _filled(site: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a site with their values, by the names under which they are looked up."""
+    if not found:
+        return {}
+    known = {**dict(_constraints(site)), **found}
+    if site["type"] == "param":
+        kwargs = {**site["kwargs"], "constraint": known["constraint"]}
+        return {"value": known["value"], "kwargs": kwargs}
+    return {"value": known["value"], "support": known["support"]}
+
+
+def _shaped(model: RowModel, columns: dict[str, Any]) -> dict[str, Any]:
+    """A trace on some rows of which only shapes are used: nothing is computed."""
+    seen: dict[str, Any] = {}
+
+    def run(columns: dict[str, Any]) -> None:
+        seen.update(_trace(model, columns)[0])
+
+    jax.eval_shape(run, columns)
+    return seen
+
+
+def _trace(model: RowModel, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     rows = len(jax.tree.leaves(columns)[0])
     clean = Clean(model.model, rows, frozenset())
     try:
@@ -154,12 +207,16 @@ def _tried(model: RowModel, columns: dict[str, Any]) -> tuple[Mapping[str, Any],
             f"{model.name} cannot be run on {rows} of its rows (arguments with rows: {listing(model.row_names)}): "
             f"{type(error).__name__}: {line}"
         ) from error
+    for site in trace.values():  # while what was computed is still at hand
+        if site["type"] == "sample":
+            site["terms"] = np.shape(log_prob(site))
+            site["num_values"] = _num_values(site["fn"])
     if state := [n for n, s in trace.items() if s["type"] == "mutable"]:
         raise ModelError(
             f"'{state[0]}' is a state that the model changes (numpyro_mutable, BatchNorm): rows are then not "
             "independent and the bound has no meaning; use a layer without state, such as LayerNorm"
         )
-    return trace, clean.draws_keys
+    return dict(trace), clean.draws_keys
 
 
 def _site(name: str, site: dict[str, Any], other: dict[str, Any] | None) -> Site:
@@ -167,14 +224,14 @@ def _site(name: str, site: dict[str, Any], other: dict[str, Any] | None) -> Site
     fn, value = site["fn"], site["value"]
     if other is None:
         raise ModelError(f"site '{name}' is not there with another number of rows")
-    shapes = [np.shape(log_prob(s)) for s in (site, other)]
+    shapes = [s["terms"] for s in (site, other)]
     return Site(
         name=name,
         shape=tuple(np.shape(value)),
         event_dims=len(fn.event_shape),
-        support=fn.support,
-        discrete=bool(getattr(fn.support, "is_discrete", False)),
-        num_values=_num_values(fn),
+        support=site["support"],
+        discrete=bool(getattr(site["support"], "is_discrete", False)),
+        num_values=site["num_values"],
         row_axis=None if is_factor(site) and not shapes[0] else _row_axis(name, *shapes),
         distribution=_class_name(fn),
         initial=value,
@@ -201,7 +258,7 @@ def _num_values(fn: Any) -> int:
         return 0
     try:
         return int(fn.enumerate_support(expand=False).shape[0])
-    except (NotImplementedError, ValueError):
+    except (NotImplementedError, ValueError, jax.errors.ConcretizationTypeError):
         return 0
 
 

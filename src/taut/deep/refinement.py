@@ -52,16 +52,18 @@ def refine(
                 + ("" if site.local else ", shared by all rows")
             )
 
-    def one(batch: Batch, key: Any) -> Any:
-        start = _gaussians(objective, params, batch.columns, key)
-        found = _climb(objective, params, batch, start, steps, key)
-        bounds = [_rows(objective, params, batch, q, jax.random.key(seed)) for q in (start, found)]
-        return {n: (q[0], jnp.exp(q[1])) for n, q in found.items()}, *bounds
-
-    found, before, after = mapped(one, columns, seed)
+    found, before, after = mapped(objective, _refined, params, columns, seed, steps, seed)
     return Refined(
         {n: q[0] for n, q in found.items()}, {n: q[1] for n, q in found.items()}, before, after
     )
+
+
+def _refined(objective: Bound, steps: int, seed: int, params: Any, batch: Batch, key: Any) -> Any:
+    """Means and sds of some rows, and their bounds before and after."""
+    start = _gaussians(objective, params, batch.columns, key)
+    found = _climb(objective, params, batch, start, steps, key)
+    bounds = [_rows(objective, params, batch, q, jax.random.key(seed)) for q in (start, found)]
+    return {n: (q[0], jnp.exp(q[1])) for n, q in found.items()}, *bounds
 
 
 def _gaussians(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from taut._core.errors import ArgumentError, listing, nearest
 from taut._core.status import Status
 from taut.deep.evaluation import CHUNK, columns_of
+from taut.deep.objective import AbstractObjective
 from taut.deep.rows import RowModel
 from taut.deep.training import Fitted
 
@@ -127,25 +128,17 @@ class AbstractTrained(abc.ABC):
             columns: arguments with rows; observed ones may be missing.
             draws: how many.
             seed: of the draws.
-            values_of: (batch's columns, key) -> values of the latents.
+            values_of: (objective, params, batch's columns, key) -> values of the latents; of a
+                module, so that it is compiled once.
             rows: how many.
         """
-        model, observed = self._model, tuple(self._model.observed)
-
-        def one(columns: Any, key: Any) -> dict[str, Any]:
-            first, second = jax.random.split(key)
-            values = values_of(columns, first)
-            theta = self._parameters["model"]
-            trace = model.trace(theta, values, columns, second, unobserve=observed)
-            return model.values(trace)
-
-        many = jax.jit(jax.vmap(one, in_axes=(None, 0)))
+        many = self._fitted.objective.compiled(_simulated, values_of)
         full, parts = self._filled(columns, rows), []
         size = min(CHUNK, rows)
         for start in range(0, rows, size):
             index = np.resize(np.arange(start, min(start + size, rows)), size)
             keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), start), draws)
-            found = many(jax.tree.map(lambda x, i=index: x[i], full), keys)
+            found = many(self._parameters, jax.tree.map(lambda x, i=index: x[i], full), keys)
             real = min(size, rows - start)
             parts.append({n: self._cut(n, x, real, size) for n, x in found.items()})
         return {
@@ -180,6 +173,21 @@ class AbstractTrained(abc.ABC):
                 f"data has none of the arguments with rows, {listing(self._model.row_names)}"
             )
         return columns, len(jax.tree.leaves(columns)[0])
+
+
+def _simulated(
+    objective: AbstractObjective, values_of: Any, params: Any, columns: Any, keys: Any
+) -> dict[str, Any]:
+    """Sites of some rows for every key, (keys, rows, ...)."""
+    model, observed = objective.model, tuple(objective.model.observed)
+
+    def one(key: Any) -> dict[str, Any]:
+        first, second = jax.random.split(key)
+        values = values_of(objective, params, columns, first)
+        trace = model.trace(params["model"], values, columns, second, unobserve=observed)
+        return model.values(trace)
+
+    return jax.vmap(one)(keys)
 
 
 def check_count(name: str, value: Any) -> int:

@@ -197,16 +197,13 @@ def _bound(
 
 def _independent(rows: RowModel, theta: Any) -> frozenset[str]:
     """Latents whose prior is the same whatever the values of the others are."""
-    found = []
-    columns = rows.examples
-    for seed in (1, 2):
-        trace = rows.trace(theta, {}, columns, jax.random.key(seed))
-        found.append(rows.distributions(trace))
-    same = []
-    for name, fn in found[0].items():
-        pairs = zip(jax.tree.leaves(fn), jax.tree.leaves(found[1][name]), strict=True)
-        if all(np.array_equal(a, b) for a, b in pairs):
-            same.append(name)
+
+    def priors(key: Any) -> dict[str, list[Any]]:
+        found = rows.distributions(rows.trace(theta, {}, rows.examples, key))
+        return {n: [jnp.asarray(x) for x in jax.tree.leaves(fn)] for n, fn in found.items()}
+
+    found = jax.jit(jax.vmap(priors))(jax.random.split(jax.random.key(1), 2))
+    same = [n for n, leaves in found.items() if all(np.array_equal(x[0], x[1]) for x in leaves)]
     return frozenset(same)
 
 

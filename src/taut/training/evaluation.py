@@ -14,9 +14,18 @@ ITEM_BYTES = 2**23  # of the batches that a call is given
 
 
 def evaluate(
-    stepper: Stepper, params: Any, feed: AbstractFeed, key: Any, placing: Placing
+    stepper: Stepper, params: Any, feed: AbstractFeed, num_rows: int, key: Any, placing: Placing
 ) -> float:
-    """The objective on all rows of a feed, nats per row; its batches weigh by their rows."""
+    """The objective on all rows of a feed, nats per row; its batches weigh by their rows.
+
+    Args:
+        stepper: of the objective.
+        params: the parameters.
+        feed: of the rows.
+        num_rows: rows that the objective is about, for which those of the feed stand.
+        key: of the draws.
+        placing: of arrays on devices.
+    """
     feed.restore({"epoch": 0, "step": 0})
     losses, left, most, num = [], feed.steps_per_epoch, 0, 1
     while left:
@@ -24,7 +33,9 @@ def evaluate(
         most = most or most_steps(found, num)
         items = placing.share(jax.tree.map(lambda x, m=most: padded(x, m), found))
         resident, now = placing.replicate(feed.resident), jax.random.fold_in(key, len(losses))
-        losses += list(np.asarray(stepper.losses(params, resident, items, now, num), float)[:num])
+        scale = num_rows / feed.num_rows
+        found = stepper.losses(params, resident, items, now, num, scale)
+        losses += list(np.asarray(found, float)[:num])
         left -= num
         num = min(most, left)
     rows = np.full(len(losses), feed.batch_size)

@@ -282,7 +282,7 @@ class _Run:
     def evaluate(self, feed: AbstractFeed) -> float:
         """The objective on all rows of a feed, at the parameters that the run stands for."""
         params = self.stepper.parameters(self.state)
-        return evaluate(self.stepper, params, feed, self.key, self.placing)
+        return evaluate(self.stepper, params, feed, self.feed.num_rows, self.key, self.placing)
 
     # --- telling and keeping ------------------------------------------------------------------
 

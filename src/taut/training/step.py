@@ -121,11 +121,17 @@ class Stepper:
             )
         return State(params, opt_state, average, state.step, state.skipped)
 
-    def _losses(self, params: Any, resident: Any, items: Any, key: Any, num: Array) -> Array:
-        """The objective on each of the first ``num`` batches, without a step, (batches,)."""
+    def _losses(
+        self, params: Any, resident: Any, items: Any, key: Any, num: Array, scale: Array
+    ) -> Array:
+        """The objective on each of the first ``num`` batches, without a step, (batches,).
+
+        Weights of other rows than the objective's own, times ``scale``, stand for as many as those.
+        """
 
         def body(i: Array, losses: Array) -> Array:
             batch = self._batch(resident, jax.tree.map(lambda x: x[i], items))
+            batch = batch._replace(weight=scale * batch.weight)
             found = self._objective(params, batch, jax.random.fold_in(key, i), jnp.asarray(NEVER))
             return losses.at[i].set(found[0])
 
