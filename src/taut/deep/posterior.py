@@ -234,8 +234,8 @@ class TrainedPosterior(AbstractTrained):
         bound = self._bound.settings.bound
         if isinstance(bound, ImportanceWeighted | Renyi):
             found.append(
-                "q was trained for a bound of several draws, which forgives a q that is wide: the ELBO, of one draw, may "
-                "be far below it; evidence(data) gives the tighter bound"
+                "q was trained for a bound of several draws, which forgives a q that is too wide: the ELBO may be far "
+                "below it; evidence(data) gives the tighter bound"
             )
         return (*super().notes, *(note for note in found if note))
 
