@@ -33,7 +33,7 @@ def test_the_steps_are_the_published_ones():
     gradients, hessians = rng.normal(size=(20, 4)), rng.normal(1.0, 2.0, size=(20, 4))
     expected = published(m, sigma, gradients, hessians)
     prior = lambda m, s: ([jnp.zeros_like(m[0])], [jnp.full_like(m[0], ESS * DELTA)])
-    transform = ivon(prior, lambda step: jnp.asarray(ESS), RATE, BETA1, BETA2)
+    transform = ivon(prior, ESS, RATE, BETA1, BETA2)
     params = {"mean": [jnp.asarray(m)], "scale": [jnp.asarray(sigma)], "likelihood": {}}
     state = transform.init(params)
     for g, h in zip(gradients, hessians, strict=True):
@@ -57,7 +57,7 @@ def test_the_steps_are_the_published_ones():
 @pytest.mark.parametrize("estimate", [-1e4, 1e4])
 def test_sds_stay_positive_whatever_the_estimate(estimate):
     prior = lambda m, s: ([jnp.zeros(1)], [jnp.ones(1)])
-    transform = ivon(prior, lambda step: jnp.asarray(10.0), 0.1, 0.9, 0.5)
+    transform = ivon(prior, 10.0, 0.1, 0.9, 0.5)
     params = {"mean": [jnp.zeros(1)], "scale": [jnp.full(1, 0.1)], "likelihood": {}}
     grads = {"mean": [jnp.zeros(1)], "scale": [jnp.full(1, estimate)], "likelihood": {}}
     updates, _ = transform.update(grads, transform.init(params), params)

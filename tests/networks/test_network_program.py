@@ -21,6 +21,14 @@ class Own(eqx.Module):
         return jnp.tanh(x @ self.first) @ self.second.T
 
 
+class Skip(eqx.Module):
+    line: eqx.nn.Linear
+    curve: eqx.nn.MLP
+
+    def __call__(self, x):
+        return self.line(x) + self.curve(x)
+
+
 class Tied(eqx.Module):
     weight: jax.Array
 
@@ -126,8 +134,25 @@ def test_a_weight_inside_a_loop_is_shared():
         (eqx.nn.MLP(4, 2, 5, 2, key=KEY), jnp.zeros(4), [".layers[2].weight", ".layers[2].bias"]),
         (eqx.nn.Linear(4, 2, use_bias=False, key=KEY), jnp.zeros(4), [".weight"]),
         (eqx.nn.MLP(4, 2, 5, 1, final_activation=jnp.tanh, key=KEY), jnp.zeros(4), []),
+        (Own(jnp.ones((4, 7)), jnp.ones((2, 7))), jnp.zeros(4), [".second"]),
+        # Affine in each layer, but not in both together.
+        (
+            eqx.nn.MLP(4, 2, 5, 1, activation=lambda h: h, key=KEY),
+            jnp.zeros(4),
+            [".layers[1].weight", ".layers[1].bias"],
+        ),
+        (
+            Skip(eqx.nn.Linear(4, 2, key=KEY), eqx.nn.MLP(4, 2, 5, 1, key=KEY)),
+            jnp.zeros(4),
+            [
+                ".line.weight",
+                ".line.bias",
+                ".curve.layers[1].weight",
+                ".curve.layers[1].bias",
+            ],
+        ),
     ],
 )
 def test_the_last_layer_is_where_the_output_is_affine(module, datum, last):
     found = take_apart(module, datum)
-    assert [found.names[i] for i in found.affine_last] == last
+    assert [found.names[i] for i in found.last_layer] == last

@@ -1,5 +1,6 @@
 """Networks in models: trained by maximum likelihood, as encoders, or random."""
 
+from taut.deep.flow import Flow
 from taut.deep.heads import AbstractHead, FullGaussian, Gaussian, Labels
 from taut.deep.modules import module, random_module
 from taut.deep.point import PointEstimate
@@ -7,6 +8,7 @@ from taut.deep.posterior import TrainedPosterior
 
 __all__ = [
     "AbstractHead",
+    "Flow",
     "FullGaussian",
     "Gaussian",
     "Labels",

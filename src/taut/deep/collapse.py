@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ACTIVE = 0.01  # variance of the encoder's mean over the data above which a dimension is active
 USED = 0.05  # nats of divergence above which it carries something
 MOST_ROWS = 2_000  # for the mutual information, whose cost is their square
+AVERAGED = 64  # draws for the mean of a distribution without a formula for it
 FEW = 0.1  # share of active dimensions below which a collapse is warned of
 
 
@@ -46,7 +47,7 @@ def _usage(objective: Bound, params: Any, batch: Batch, key: Any) -> dict[str, t
     for name, fn in distributions(objective, params, batch.columns, key).items():
         if objective.model.latents[name].discrete:
             continue
-        mean = elements(fn).mean
+        mean = _mean(elements(fn), key)
         kl = closed.get(name)
         kl = jnp.full(mean.shape, jnp.nan) if kl is None or kl.shape != mean.shape else kl
         found[name] = _flat(kl), _flat(mean)
@@ -71,10 +72,11 @@ def distributions(objective: Bound, params: Any, columns: Any, key: Any) -> dict
 
 
 def _mean(fn: Any, key: Any) -> Any:
+    """The mean; from draws where it has no formula."""
     try:
         return fn.mean
     except NotImplementedError:
-        return fn.sample(key)
+        return jnp.mean(fn.sample(key, (AVERAGED,)), 0)
 
 
 def _flat(x: Any) -> Any:

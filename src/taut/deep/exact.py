@@ -40,31 +40,8 @@ def find_mode(objective: LogDensity, params: Any, columns: Any, watch: Watch) ->
     with double_precision():
         params = jax.tree.map(lambda x: jnp.asarray(x, float), params)
         start, unravel = ravel_pytree(params)
-        count = objective.num_rows
-        batch = Batch(_wide(columns), jnp.ones(count), jnp.arange(count))
-
-        @jax.jit
-        def value_and_grad(u: Any, batch: Batch) -> Any:
-            def loss(u: Any) -> Any:
-                return objective(unravel(u), batch, jax.random.key(0), jnp.zeros((), int))[0]
-
-            return jax.value_and_grad(loss)(u)
-
-        looks: list[Look] = []
-
-        def evaluated(u: np.ndarray) -> tuple[float, np.ndarray]:
-            value, grad = value_and_grad(jnp.asarray(u), batch)
-            looks.append(
-                Look(len(looks) + 1, len(looks) + 1.0, float(value), np.nan, watch.seconds)
-            )
-            return float(value), np.asarray(grad)
-
-        def stop(u: np.ndarray) -> None:
-            watch.report("mode", steps=len(looks), **{"log density": -looks[-1].loss * count})
-            if watch.over:
-                raise StopIteration
-
-        first, _ = evaluated(np.asarray(start))
+        descent = _Descent(objective, unravel, columns, watch)
+        first, _ = descent(np.asarray(start))
         if not np.isfinite(first):
             raise ModelError(
                 f"the log density is {first} at the start, where parameters have their initial values and "
@@ -72,18 +49,45 @@ def find_mode(objective: LogDensity, params: Any, columns: Any, watch: Watch) ->
             )
         options = {"maxiter": MOST_STEPS, "gtol": 1e-9}
         found = minimize(
-            evaluated, np.asarray(start), jac=True, method="BFGS", callback=stop, options=options
-        )
-        value, grad = evaluated(found.x)
+            descent, np.asarray(start), jac=True, method="BFGS", callback=descent.stop,
+            options=options,
+        )  # fmt: skip
+        value, grad = descent(found.x)
         fitted = jax.tree.map(np.asarray, unravel(jnp.asarray(found.x)))
-    status = (
-        Status.CONVERGED if np.abs(grad).max() < 1e-5 * max(1.0, abs(value)) else Status.STALLED
-    )
+    is_flat = np.abs(grad).max() < 1e-5 * max(1.0, abs(value))
+    status = Status.CONVERGED if is_flat else Status.STALLED
     if watch.over:
         status = Status.INTERRUPTED if watch.interrupted else Status.BUDGET
-    return Trained(
-        fitted, status, tuple(looks), len(looks), 0, (), 0.0, time.perf_counter() - began
-    )
+    looks, seconds = tuple(descent.looks), time.perf_counter() - began
+    return Trained(fitted, status, looks, len(looks), 0, (), 0.0, seconds)
+
+
+class _Descent:
+    """The loss and its gradient, as SciPy takes them; it remembers the course."""
+
+    def __init__(self, objective: LogDensity, unravel: Any, columns: Any, watch: Watch) -> None:
+        count = objective.num_rows
+        self._batch = Batch(_wide(columns), jnp.ones(count), jnp.arange(count))
+        self._count, self._watch = count, watch
+        self.looks: list[Look] = []
+
+        def loss(u: Any, batch: Batch) -> Any:
+            return objective(unravel(u), batch, jax.random.key(0), jnp.zeros((), int))[0]
+
+        self._value_and_grad = jax.jit(jax.value_and_grad(loss))
+
+    def __call__(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+        value, grad = self._value_and_grad(jnp.asarray(u), self._batch)
+        number, seconds = len(self.looks) + 1, self._watch.seconds
+        self.looks.append(Look(number, float(number), float(value), np.nan, seconds))
+        return float(value), np.asarray(grad)
+
+    def stop(self, u: np.ndarray) -> None:
+        """Show the course; end it where the time is over."""
+        density = -self.looks[-1].loss * self._count
+        self._watch.report("mode", steps=len(self.looks), **{"log density": density})
+        if self._watch.over:
+            raise StopIteration
 
 
 def _wide(columns: Any) -> Any:

@@ -52,7 +52,7 @@ class Gaussian(AbstractHead):
     def distribution(self, outputs: Array, site: Site) -> dist.Distribution:
         inner = _unconstrained(site)
         size = math.prod(inner)
-        _check(outputs, 2 * size, site, f"{size} means and {size} log scales")
+        check_outputs(outputs, 2 * size, site, f"{size} means and {size} log scales")
         loc, raw = (x.reshape((-1, *inner)) for x in jnp.split(outputs, 2, axis=-1))
         return in_own_space(dist.Normal(loc, bounded_scale(raw)), site)
 
@@ -64,14 +64,9 @@ class FullGaussian(AbstractHead):
 
     @override
     def distribution(self, outputs: Array, site: Site) -> dist.Distribution:
-        inner = _unconstrained(site)
-        if len(inner) != 1:
-            raise ArgumentError(
-                f"deep.FullGaussian is for latents that are one vector a row; '{site.name}' has {inner}"
-            )
-        (size,) = inner
+        size = vector_size(site, "deep.FullGaussian")
         below = size * (size - 1) // 2
-        _check(
+        check_outputs(
             outputs, 2 * size + below, site, f"{size} means, {size} log scales and {below} others"
         )
         loc, raw, rest = jnp.split(outputs, [size, 2 * size], axis=-1)
@@ -91,11 +86,11 @@ class Labels(AbstractHead):
     def distribution(self, outputs: Array, site: Site) -> dist.Distribution:
         rest = site.shape[1:]
         if site.distribution.startswith("Bernoulli"):
-            _check(outputs, math.prod(rest), site, "one logit for each element")
+            check_outputs(outputs, math.prod(rest), site, "one logit for each element")
             logits = outputs.reshape((-1, *rest))
             return dist.BernoulliLogits(logits).to_event(site.event_dims)
         count = site.num_values * math.prod(rest)
-        _check(outputs, count, site, f"{site.num_values} logits for each element")
+        check_outputs(outputs, count, site, f"{site.num_values} logits for each element")
         logits = outputs.reshape((-1, *rest, site.num_values))
         return dist.CategoricalLogits(logits).to_event(site.event_dims)
 
@@ -151,7 +146,31 @@ def _is_plain_real(support: Any) -> bool:
     return type(support).__name__ in ("_Real", "_RealVector")
 
 
-def _check(outputs: Array, wanted: int, site: Site, what: str) -> None:
+def vector_size(site: Site, head: str) -> int:
+    """Coordinates of a latent that is one vector a row.
+
+    Raises:
+        ArgumentError: if it is none.
+    """
+    if not site.event_dims:
+        raise ArgumentError(
+            f"{head} correlates the numbers of a vector, and '{site.name}' is declared as single numbers; give its "
+            "distribution .to_event(1)"
+        )
+    inner = _unconstrained(site)
+    if len(inner) != 1:
+        raise ArgumentError(
+            f"{head} is for latents that are one vector a row; '{site.name}' has {inner}"
+        )
+    return inner[0]
+
+
+def check_outputs(outputs: Array, wanted: int, site: Site, what: str) -> None:
+    """Check how many numbers a network gives.
+
+    Raises:
+        ArgumentError: if they are not as many as the latent needs.
+    """
     found = math.prod(outputs.shape[1:])
     if outputs.ndim != 2 or found != wanted:
         raise ArgumentError(

@@ -76,29 +76,8 @@ def _read(
     examples, larger = (_rows_of(data, row_names, size, length) for size in TRIED)
     first, draws_keys = _tried(bare, examples)
     second = _shaped(bare, larger)
-    latents, observed, partly = {}, {}, []
-    for site_name, site in first.items():
-        if site["type"] != "sample":
-            continue
-        found = _site(site_name, site, second.get(site_name))
-        base = site_name.removesuffix(UNOBSERVED)
-        if base != site_name and base + OBSERVED in first:
-            partly.append(base)
-            latents[base] = dataclasses.replace(found, name=base)
-        elif site["is_observed"]:
-            observed[site_name] = found
-        else:
-            latents[site_name] = found
-    observed = {n: s for n, s in observed.items() if n.removesuffix(OBSERVED) not in partly}
-    params = {n: s["value"] for n, s in first.items() if s["type"] == "param"}
-    constraints = {
-        n: s["kwargs"]["constraint"]
-        for n, s in first.items()
-        if s["type"] == "param" and s["kwargs"].get("constraint") is not None
-    }
-    initial = {
-        n: biject_to(constraints[n]).inv(v) if n in constraints else v for n, v in params.items()
-    }
+    latents, observed, partly = _sites(first, second)
+    initial, constraints = _parameters(first)
     return RowModel(
         model,
         name,
@@ -106,7 +85,7 @@ def _read(
         row_names,
         latents,
         observed,
-        tuple(partly),
+        partly,
         initial,
         constraints,
         draws_keys,
@@ -114,6 +93,39 @@ def _read(
         _arguments(first, observed, examples),
         any(s.row_axis is None for s in (*latents.values(), *observed.values())),
     )
+
+
+def _sites(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> tuple[dict[str, Site], dict[str, Site], tuple[str, ...]]:
+    """Latents, observed sites, and the names of latents that are observed in some rows."""
+    latents, observed, partly = {}, {}, []
+    for name, site in first.items():
+        if site["type"] != "sample":
+            continue
+        found = _site(name, site, second.get(name))
+        base = name.removesuffix(UNOBSERVED)
+        if base != name and base + OBSERVED in first:
+            partly.append(base)
+            latents[base] = dataclasses.replace(found, name=base)
+        elif site["is_observed"]:
+            observed[name] = found
+        else:
+            latents[name] = found
+    observed = {n: s for n, s in observed.items() if n.removesuffix(OBSERVED) not in partly}
+    return latents, observed, tuple(partly)
+
+
+def _parameters(trace: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Initial values of the parameters, unconstrained, and their constraints."""
+    params = {n: s for n, s in trace.items() if s["type"] == "param"}
+    known = {n: s["kwargs"].get("constraint") for n, s in params.items()}
+    constraints = {n: c for n, c in known.items() if c is not None}
+    initial = {
+        n: biject_to(constraints[n]).inv(s["value"]) if n in constraints else s["value"]
+        for n, s in params.items()
+    }
+    return initial, constraints
 
 
 def _arguments(

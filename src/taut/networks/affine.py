@@ -19,6 +19,7 @@ from jaxtyping import Array
 from taut._core.errors import ModelError
 
 LARGEST = 4096  # weights of a dense covariance
+HELD = 2**24  # slopes that are held at a time
 BOUNDS = (-6.0, 6.0)  # of the log of a factor of a scale
 
 
@@ -157,25 +158,26 @@ def matched(draws: Array, mean: Array, variance: Array) -> Array:
     return mean + (draws - jnp.mean(draws, 0)) * scale
 
 
-def jacobians(
-    function: Callable[[Array, Array], Array], point: Array, x: Array, batch: int = 64
-) -> tuple[Array, Array]:
-    """Outputs and their derivatives with respect to a vector of weights, for each row.
+def over_slopes(
+    function: Callable[[Array, Array], Array],
+    point: Array,
+    x: Array,
+    use: Callable[[Array, Array], Any],
+) -> Any:
+    """What a function of outputs and their slopes gives for each row, some rows at a time.
 
     Args:
-        function: (vector, datum) -> output.
+        function: (vector of weights, datum) -> output.
         point: the vector.
         x: rows.
-        batch: rows that are worked on at a time.
-
-    Returns:
-        (rows, outputs) and (rows, outputs, dim).
+        use: (outputs (outputs,), slopes (outputs, dim)) -> arrays, which are stacked over rows.
     """
 
-    def one(x: Array) -> tuple[Array, Array]:
-        def flat(v: Array) -> Array:
-            return jnp.reshape(function(v, x), (-1,))
+    def flat(vector: Array, x: Array) -> Array:
+        return jnp.reshape(function(vector, x), (-1,))
 
-        return flat(point), jax.jacrev(flat)(point)
+    def one(x: Array) -> Any:
+        return use(flat(point, x), jax.jacrev(flat)(point, x))
 
-    return jax.lax.map(one, x, batch_size=batch)
+    outputs = jax.eval_shape(flat, point, x[0]).size
+    return jax.lax.map(one, x, batch_size=max(1, min(64, HELD // (outputs * point.size))))

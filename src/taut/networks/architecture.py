@@ -1,7 +1,6 @@
 """A module taken apart: its weights, and what it computes on one datum."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from taut._core.errors import ModelError, UnsupportedError
-from taut.networks.program import Program, Use, trace, uses
+from taut.networks.program import Program, Use, is_affine, trace, uses
 
 _STATEFUL = (eqx.nn.BatchNorm, eqx.nn.StateIndex, eqx.nn.SpectralNorm)
 
@@ -54,18 +53,18 @@ class Architecture:
         return jnp.result_type(*self.initial)
 
     @property
-    def affine_last(self) -> tuple[int, ...]:
-        """Positions of the weights of the last layer: those in which the output is affine."""
-        affine = [i for i, use in enumerate(self.uses) if use.affine]
-        if not affine:
-            return ()
-        layer = _layer(self.names[affine[-1]])
-        return tuple(i for i in affine if _layer(self.names[i]) == layer)
+    def last_layer(self) -> tuple[int, ...]:
+        """Positions of the weights of the last layer: those in which the output is affine.
 
-
-def _layer(name: str) -> str:
-    """The place of a weight without its last part."""
-    return re.sub(r"\.?[^.\[]*$", "", name.removesuffix("]")) if "." in name else name
+        From the last weight on, each is taken in with which the output is affine in all of them
+        together; two factors of one product are not.
+        """
+        found: list[int] = []
+        slots = self.program.weights
+        for i in reversed(range(len(self.names))):
+            if is_affine(self.program, [slots[j] for j in (i, *found)]):
+                found.insert(0, i)
+        return tuple(found)
 
 
 def take_apart(module: Any, datum: Array) -> Architecture:

@@ -263,6 +263,11 @@ def _result(
         elbo, error = _elbo(posterior, task, params, columns, seed)
     jacobian = task.num_rows * prepared.scaling.log_density
     notes = [*trained.notes, *posterior.notes(task)]
+    if trained.steps < task.warmup:
+        notes.append(
+            "training ended while the divergence from the prior was weighted down, so that the posterior is "
+            "too narrow; give it more time, or posterior settings with warmup=0"
+        )
     if task.tempering != 1.0:
         notes.append(
             f"the divergence from the prior was multiplied by {task.tempering:g} in training"

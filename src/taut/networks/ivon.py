@@ -15,7 +15,9 @@ Constraint in the Bayesian Learning Rule. With :math:`\lambda = N` over the temp
     m &\leftarrow m - \alpha\, (g / (1 - \beta_1^t) + \delta m) / (h + \delta).
 
 The gradient with respect to the sd is taken by any estimator, so that local reparameterisation's
-low variance is to be had here too, which the paper has not.
+low variance is to be had here too, which the paper has not. While the divergence from the prior is
+weighted down by w, these steps with the full :math:`\lambda` are the algorithm's for the loss divided
+by w, with both step sizes, :math:`\alpha` and :math:`1 - \beta_2`, multiplied by w.
 """
 
 import dataclasses
@@ -64,7 +66,7 @@ class IVONState(NamedTuple):
 
 def ivon(
     prior: Callable[[Any, Any], tuple[Any, Any]],
-    ess: Callable[[Array], Array],
+    ess: float,
     learning_rate: float,
     beta1: float,
     beta2: float,
@@ -76,7 +78,7 @@ def ivon(
 
     Args:
         prior: (means, sds) -> prior means and prior precisions, each like the means.
-        ess: step -> effective sample size, N over the factor of the divergence from the prior.
+        ess: effective sample size, N over the tempering; positive.
         learning_rate: step of the means relative to a Newton step, in (0, 1].
         beta1: decay of the gradient's average.
         beta2: decay of the Hessian's average; the share of a new estimate is 1 - beta2.
@@ -93,9 +95,8 @@ def ivon(
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         rate = jnp.asarray(extra.get("rate", 1.0))
-        sizes = ess(state.steps), ess(state.steps + 1)
         known = prior(params["mean"], params["scale"])
-        found, momentum = _weights_step(updates, state, params, rate, sizes, known, settings)
+        found, momentum = _weights_step(updates, state, params, rate, ess, known, settings)
         others, inner = adam.update(_others(updates), state.others, _others(params))
         others = jax.tree.map(lambda u: (u * rate).astype(u.dtype), others)
         return {**found, **others}, IVONState(momentum, state.steps + 1, inner)
@@ -110,24 +111,23 @@ class _Rates(NamedTuple):
 
 
 def _weights_step(
-    grads: Any, state: Any, params: Any, rate: Array, sizes: Any, known: Any, rates: _Rates
+    grads: Any, state: Any, params: Any, rate: Array, ess: float, known: Any, rates: _Rates
 ) -> tuple[dict[str, Any], Any]:
     """Updates of means and sds, and the next momentum."""
-    (now, after), (centre, precision), (step, beta1, beta2) = sizes, known, rates
-    pull = jax.tree.map(lambda m, c, p: (m - c) * p / now, params["mean"], centre, precision)
+    (centre, precision), (step, beta1, beta2) = known, rates
+    pull = jax.tree.map(lambda m, c, p: (m - c) * p / ess, params["mean"], centre, precision)
     momentum = jax.tree.map(
         lambda g, new, d: beta1 * g + (1 - beta1) * (new - d), state.momentum, grads["mean"], pull
     )
     debias = 1 - beta1 ** (state.steps + 1).astype(jnp.float32)
     # h + delta, in which alone the Hessian's update is to be had without the prior.
-    total = jax.tree.map(lambda g, s: _precision(g, s, now, beta2), grads["scale"], params["scale"])
+    total = jax.tree.map(lambda g, s: _precision(g, s, ess, beta2), grads["scale"], params["scale"])
     mean = jax.tree.map(
         lambda g, d, h: (-step * rate * (g / debias + d) / h).astype(g.dtype), momentum, pull, total
     )
     scale = jax.tree.map(
-        lambda h, p, s: _scale(h + p * (1 / after - 1 / now), after) - s,
-        total, precision, params["scale"],
-    )  # fmt: skip
+        lambda h, s: (1 / jnp.sqrt(ess * h)).astype(s.dtype) - s, total, params["scale"]
+    )
     return {"mean": mean, "scale": scale}, momentum
 
 
@@ -135,12 +135,7 @@ def _others(params: Any) -> Any:
     return {name: part for name, part in params.items() if name not in ("mean", "scale")}
 
 
-def _scale(precision: Array, ess: Array) -> Array:
-    """The posterior's sd from h + delta."""
-    return (1 / jnp.sqrt(ess * precision)).astype(precision.dtype)
-
-
-def _precision(gradient: Array, scale: Array, ess: Array, beta2: float) -> Array:
+def _precision(gradient: Array, scale: Array, ess: float, beta2: float) -> Array:
     """The next h + delta: positive whatever the estimate (Lin, Schmidt and Khan 2020)."""
     now = 1 / (ess * scale**2)
     # The entropy's share of the gradient is -1 / (ess * scale).
@@ -211,9 +206,7 @@ class IVON(AbstractWeightPosterior):
             centre = [jnp.full_like(m, p.mean) for p, m, _ in parts]
             return centre, [jnp.full_like(m, 1.0) / p.variance(m, s) for p, m, s in parts]
 
-        def ess(step: Array) -> Array:
-            return task.num_rows / task.divergence_weight(step)
-
+        ess = task.num_rows / task.tempering
         return ivon(prior, ess, self.learning_rate, self.beta1, self.beta2), None
 
     @override

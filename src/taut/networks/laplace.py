@@ -22,7 +22,7 @@ from typing_extensions import override
 from taut._core.errors import ArgumentError, listing, nearest
 from taut._core.precision import double_precision
 from taut.data.feeds import Batch
-from taut.networks.affine import Selection, check_dense, jacobians, matched, maximise, select
+from taut.networks.affine import Selection, check_dense, matched, maximise, over_slopes, select
 from taut.networks.last_layer import last_layer
 from taut.networks.posteriors import AbstractFinished, Curvature, Task
 from taut.networks.priors import log_density
@@ -128,11 +128,15 @@ class Laplace(AbstractFinished):
     def outputs(self, task: Task, params: dict[str, Any], x: Array, keys: Array) -> Array:
         selection, root = self._selection(task), params["root"]
         weights, shape = params["mean"], (-1, *task.architecture.output_shape)
-        centre, slope = jacobians(_function(task, selection, weights), selection.take(weights), x)
-        half = slope * root if root.ndim == 1 else slope @ root
-        z = jax.vmap(lambda k: jax.random.normal(k, (selection.dim,), half.dtype))(keys)
-        draws = jnp.einsum("ncp,kp->knc", half, z) + centre
-        found = matched(draws, centre, jnp.sum(half**2, -1))
+        z = jax.vmap(lambda k: jax.random.normal(k, (selection.dim,), root.dtype))(keys)
+
+        def use(centre: Array, slope: Array) -> tuple[Array, Array, Array]:
+            half = slope * root if root.ndim == 1 else slope @ root
+            return centre, jnp.sum(half**2, -1), centre + z @ half.T
+
+        function = _function(task, selection, weights)
+        centre, variance, draws = over_slopes(function, selection.take(weights), x, use)
+        found = matched(jnp.swapaxes(draws, 0, 1), centre, variance)
         return found.reshape(len(keys), *shape)
 
     @override

@@ -25,9 +25,9 @@ from taut.networks.affine import (
     Statistics,
     check_dense,
     conjugate,
-    jacobians,
     matched,
     maximise,
+    over_slopes,
     select,
 )
 from taut.networks.mean_field import MeanField, gaussian_draw
@@ -269,8 +269,9 @@ class LastLayer(AbstractFinished):
         def output(vector: Array, x: Array) -> Array:
             return task.architecture.apply(last.put(weights, vector), x)
 
-        centre, slope = jacobians(output, mean, x)
-        variance = jnp.sum((slope @ lower) ** 2, -1)
+        centre, variance = over_slopes(
+            output, mean, x, lambda f, slope: (f, jnp.sum((slope @ lower) ** 2, -1))
+        )
         return matched(found, centre.reshape(shape), variance.reshape(shape))
 
     @override
@@ -286,7 +287,10 @@ class LastLayer(AbstractFinished):
         names = ", ".join(task.architecture.names[p] for p in last_layer(task).positions)
         note = f"the last layer is {names}"
         if self.features is None:
-            note += "; ELBO and evidence are those of the last layer given all other weights"
+            note += (
+                "; ELBO and evidence are those of the last layer given all other weights, which nothing "
+                "keeps from overfitting but their prior"
+            )
         return (note,)
 
 
@@ -296,7 +300,7 @@ def last_layer(task: Task) -> Selection:
     Raises:
         ModelError: if the module's output is no affine function of them, or they are too many.
     """
-    positions = task.architecture.affine_last
+    positions = task.architecture.last_layer
     if not positions:
         raise ModelError(
             "posterior: the module's output is no affine function of any of its weights, so that it has no "

@@ -6,7 +6,7 @@ where they take a weight, and left whole elsewhere, so that they keep their own 
 
 import enum
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,13 +44,11 @@ class Use(NamedTuple):
     Attributes:
         role: what it does.
         fan_in: elements of the input that one output sums over; None where it is no factor.
-        affine: whether the output is affine in it, everything else held fixed.
         reason: for messages, why the role is OTHER.
     """
 
     role: Role
     fan_in: int | None
-    affine: bool
     reason: str = ""
 
 
@@ -191,36 +189,35 @@ def uses(program: Program) -> tuple[Use, ...]:
 
 
 def _use(program: Program, slot: int) -> Use:
-    affine = _is_affine(program, slot)
     while True:
         if slot not in program.uses:
-            return Use(Role.ADDED, None, True)
+            return Use(Role.ADDED, None)
         if program.uses[slot] > 1:
-            return Use(Role.OTHER, None, affine, "it is used more than once")
+            return Use(Role.OTHER, None, "it is used more than once")
         step = next((s for s in program.steps if slot in s.inputs), None)
         if step is None:
-            return Use(Role.OTHER, None, affine, "it is returned as it is")
+            return Use(Role.OTHER, None, "it is returned as it is")
         if not is_layout(step, program.shapes):
-            return _end_use(program, step, slot, affine)
+            return _end_use(program, step, slot)
         slot = step.outputs[0]
 
 
-def _end_use(program: Program, step: Step, slot: int, affine: bool) -> Use:
+def _end_use(program: Program, step: Step, slot: int) -> Use:
     """The use of a weight whose layout's only use is a step that is no layout."""
     other = next((s for s in step.inputs if s != slot), None)
     if step.name in ("dot_general", "conv_general_dilated") and other is not None:
         if _roots(program, other):
-            return Use(Role.OTHER, None, affine, "it is multiplied with another weight")
+            return Use(Role.OTHER, None, "it is multiplied with another weight")
         found = (
             _dot(program, step, slot) if step.name == "dot_general" else _conv(program, step, slot)
         )
         if found is not None:
             fan_in, positions = found
-            return Use(Role.POSITIONS if positions > 1 else Role.PRODUCT, fan_in, affine)
+            return Use(Role.POSITIONS if positions > 1 else Role.PRODUCT, fan_in)
     same = all(program.shapes[s] == program.shapes[step.outputs[0]] for s in step.inputs)
     if step.name in ("add", "sub", "add_any") and same:
-        return Use(Role.ADDED, None, affine)
-    return Use(Role.OTHER, None, affine, f"it goes into '{step.name}'")
+        return Use(Role.ADDED, None)
+    return Use(Role.OTHER, None, f"it goes into '{step.name}'")
 
 
 def _roots(program: Program, slot: int) -> bool:
@@ -253,13 +250,20 @@ def _conv(program: Program, step: Step, slot: int) -> tuple[int, int] | None:
     return fan_in, math.prod(out) // out[numbers.out_spec[1]]
 
 
-_AFFINE = frozenset("add sub add_any neg reduce_sum concatenate convert_element_type".split())
+_AFFINE = frozenset(
+    "add sub add_any neg reduce_sum concatenate convert_element_type broadcast_in_dim slice".split()
+)
 _BILINEAR = frozenset(("mul", "dot_general", "conv_general_dilated"))
 
 
-def _is_affine(program: Program, weight: int) -> bool:
-    """Whether the output is an affine function of a weight, all others held fixed."""
-    reached = {weight}
+def is_affine(program: Program, weights: Collection[int]) -> bool:
+    """Whether the output is an affine function of some weights together, all others held fixed.
+
+    Args:
+        program: the steps.
+        weights: slots.
+    """
+    reached = set(weights)
     for step in program.steps:
         hit = [slot for slot in step.inputs if slot in reached]
         if not hit:
@@ -268,7 +272,6 @@ def _is_affine(program: Program, weight: int) -> bool:
         linear = (
             step.name in _AFFINE
             or is_layout(step, program.shapes)
-            or step.name in ("broadcast_in_dim", "slice")
             or (step.name in _BILINEAR and alone)
             or (step.name == "div" and alone and hit[0] == step.inputs[0])
         )

@@ -88,9 +88,11 @@ class NetworkPosterior:
         keys = jax.random.split(jax.random.key(seed), draws)
 
         def outputs(start: int, stop: int) -> Array:
-            return _outputs(
-                self.posterior, self.task, self.params, jnp.asarray(rows[start:stop]), keys
-            )
+            part = rows[start:stop]
+            if len(part) < chunk < len(rows):  # the last is padded: one shape, one program
+                part = np.concatenate([part, np.repeat(part[:1], chunk - len(part), 0)])
+            found = _outputs(self.posterior, self.task, self.params, jnp.asarray(part), keys)
+            return found[:, : stop - start]
 
         params = self.posterior.likelihood_params(self.task, self.params, draws)
         source = Source(
