@@ -114,17 +114,11 @@ def no_latents(y):
     numpyro.sample("y", dist.Normal(0, 1), obs=y)
 
 
-def discrete(y):
-    z = numpyro.sample("z", dist.Bernoulli(0.5))
-    numpyro.sample("y", dist.Normal(z, 1), obs=y)
-
-
 @pytest.mark.usefixtures("_as_users_run")
 @pytest.mark.parametrize(
     ("model", "match"),
     [
         (no_latents, "no latent variables, so there is nothing to infer"),
-        (discrete, r"all latents of the model are discrete \('z'\); this version fits continuous"),
         (None, "got None; pass the function itself, not its result"),
         (7, "must be a NumPyro model function or a taut.Density, got int"),
         (DATA, "got dict; the model comes first, then the data"),

@@ -30,7 +30,8 @@ def published(m, sigma, gradients, hessians):
 def test_the_steps_are_the_published_ones():
     rng = np.random.default_rng(0)
     m, sigma = rng.normal(size=4), rng.uniform(0.05, 0.2, size=4)
-    gradients, hessians = rng.normal(size=(20, 4)), rng.normal(1.0, 2.0, size=(20, 4))
+    # Small enough for no step to be cut off.
+    gradients, hessians = 0.1 * rng.normal(size=(20, 4)), rng.normal(1.0, 2.0, size=(20, 4))
     expected = published(m, sigma, gradients, hessians)
     prior = lambda m, s: ([jnp.zeros_like(m[0])], [jnp.full_like(m[0], ESS * DELTA)])
     transform = ivon(prior, ESS, RATE, BETA1, BETA2)
@@ -79,3 +80,12 @@ def test_sds_stay_positive_whatever_the_estimate(estimate):
 def test_bad_settings(settings, message):
     with pytest.raises(ArgumentError, match=message):
         IVON(**settings)
+
+
+def test_no_step_is_longer_than_a_tenth_of_the_priors_sd():
+    prior = lambda m, s: ([jnp.zeros(2)], [jnp.array([4.0, 100.0])])
+    transform = ivon(prior, 10.0, 0.3, 0.9, 0.99)
+    params = {"mean": [jnp.zeros(2)], "scale": [jnp.ones(2)], "likelihood": {}}
+    grads = {"mean": [jnp.array([1e6, -1e6])], "scale": [jnp.zeros(2)], "likelihood": {}}
+    updates, _ = transform.update(grads, transform.init(params), params)
+    np.testing.assert_allclose(updates["mean"][0], [-0.05, 0.01], rtol=1e-5)

@@ -313,11 +313,6 @@ def sets_a_shape(y):
     numpyro.sample("y", dist.Normal(jnp.zeros(int(n)).sum(), 1), obs=y)
 
 
-def only_discrete(y):
-    z = numpyro.sample("z", dist.Bernoulli(0.5))
-    numpyro.sample("y", dist.Normal(z, 1), obs=y)
-
-
 REFUSED = [
     (poisson, r"'k' \(Poisson\) has no finite list of values"),
     (many_neighbours, r"'z' of shape \(60,\).*the density of 'x' may mix its elements.*2\^60"),
@@ -327,7 +322,6 @@ REFUSED = [
     (moving_support, "the support of latent 'high' depends on the discrete 'z'"),
     (weighted, r"site 'z' is under handlers.scale|site 'y' is under handlers.scale"),
     (sets_a_shape, "needs the value of a latent"),
-    (only_discrete, r"all latents of the model are discrete \('z'\)"),
 ]
 
 

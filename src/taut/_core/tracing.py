@@ -17,9 +17,13 @@ Pytree = Any
 
 def shapes_of(tree: Pytree) -> Pytree:
     """Return the tree with every array replaced by its shape and dtype."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.dtypes.result_type(x)), tree
-    )
+
+    def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+        # A weakly typed jnp.asarray(1) has 32 bits, though it would be promoted to 64.
+        dtype = x.dtype if hasattr(x, "dtype") else jax.dtypes.result_type(x)
+        return jax.ShapeDtypeStruct(jax.numpy.shape(x), dtype)
+
+    return jax.tree.map(shape_of, tree)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,6 +48,7 @@ from taut.networks.priors import divergence
 from taut.training import Optimisers
 
 OTHERS_RATE = 1e-2  # Adam's, for the likelihood's own parameters
+LONGEST = 0.1  # step of a mean, in sds of its prior
 
 
 class IVONState(NamedTuple):
@@ -123,12 +124,22 @@ def _weights_step(
     # h + delta, in which alone the Hessian's update is to be had without the prior.
     total = jax.tree.map(lambda g, s: _precision(g, s, ess, beta2), grads["scale"], params["scale"])
     mean = jax.tree.map(
-        lambda g, d, h: (-step * rate * (g / debias + d) / h).astype(g.dtype), momentum, pull, total
-    )
+        lambda g, d, h, p: _step(step * rate, (g / debias + d) / h, p).astype(g.dtype),
+        momentum, pull, total, precision,
+    )  # fmt: skip
     scale = jax.tree.map(
         lambda h, s: (1 / jnp.sqrt(ess * h)).astype(s.dtype) - s, total, params["scale"]
     )
     return {"mean": mean, "scale": scale}, momentum
+
+
+def _step(rate: Array, newton: Array, prior_precision: Array) -> Array:
+    """A step of the means, none longer than a tenth of the prior's sd, as the published code clips.
+
+    Where the curvature is underestimated a single step could leave the region that it holds for.
+    """
+    most = LONGEST / jnp.sqrt(prior_precision)
+    return jnp.clip(-rate * newton, -most, most)
 
 
 def _others(params: Any) -> Any:

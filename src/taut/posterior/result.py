@@ -19,7 +19,7 @@ from taut.posterior import carry, predictive, storage
 from taut.posterior import discrete as summed
 from taut.posterior.discrete import Discrete
 from taut.posterior.judged import trust_of
-from taut.problem import Problem
+from taut.problem import STAND_IN, Problem
 from taut.problem.evaluator import Evaluator
 from taut.solvers import AbstractSolver
 from taut.trust.draws import Draws, make_draws
@@ -28,6 +28,9 @@ from taut.trust.summary import History, Trust, wrapped
 
 if TYPE_CHECKING:
     import pandas
+
+
+FEW_LABELS = 18  # elements of discrete latents, all in all, whose probabilities are printed
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -87,20 +90,20 @@ class Posterior:
         if not corrected and self.problem is not None:
             rng = np.random.default_rng((self.seed if seed is None else seed, 13))
             found = make_draws(Evaluator(self.problem), self.q.sample(rng, num_draws))
-            return dict(found.values)
+            return _own(found.values)
         pool = self._corrected if corrected else self._raw
         index = pool.indices(num_draws, self.seed if seed is None else seed)
-        return {name: values[index] for name, values in pool.values.items()}
+        return {name: values[index] for name, values in _own(pool.values).items()}
 
     @property
     def mean(self) -> dict[str, np.ndarray]:
         """Posterior means by site, from all corrected draws."""
-        return self._corrected.moments()[0]
+        return _own(self._corrected.moments()[0])
 
     @property
     def sd(self) -> dict[str, np.ndarray]:
         """Posterior standard deviations by site, from all corrected draws."""
-        return self._corrected.moments()[1]
+        return _own(self._corrected.moments()[1])
 
     @property
     def responsibilities(self) -> dict[str, np.ndarray]:
@@ -142,7 +145,7 @@ class Posterior:
         if not 0.0 < hdi_prob < 1.0:
             raise ArgumentError(f"hdi_prob must be between 0 and 1, got {hdi_prob}")
         names = [var_names] if isinstance(var_names, str) else list(var_names or ())
-        known = list(self._corrected.values)
+        known = list(_own(self._corrected.values))
         for name in names:
             if name not in known:
                 raise ArgumentError(
@@ -322,12 +325,16 @@ class Posterior:
         storage.save(self, self._corrected, self._raw, self._coordinates, path)
 
     def __repr__(self) -> str:
-        """Table, verdict, and how long it took."""
-        from taut.posterior.table import as_text
+        """Tables, verdict, and how long it took."""
+        from taut.posterior.table import as_text, labels_as_text
 
         history = self.history
         ends = wrapped((f"log evidence: {self.evidence}", history.effort, history.status))
-        return f"{as_text(self.summary())}\n\n{self.trust}\n{ends}"
+        tables = [as_text(self.summary())] if self.mean else []
+        known = self.problem is None or sum(s.size for s in self.problem.discrete) <= FEW_LABELS
+        if known and (shown := labels_as_text(self.discrete.probabilities, self.discrete.values)):
+            tables.append(shown)
+        return "\n\n".join([*tables, f"{self.trust}\n{ends}"])
 
     def _need_model(self, what: str) -> Problem:
         if self.problem is None:
@@ -336,6 +343,11 @@ class Posterior:
                 "load with taut.load(path, model=model, data=data)"
             )
         return self.problem
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to the model's own sites."""
+    return {name: value for name, value in values.items() if name != STAND_IN}
 
 
 def _positive(value: int, name: str) -> None:

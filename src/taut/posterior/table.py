@@ -1,5 +1,7 @@
 """The summary table, as a data frame and as text."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,7 @@ from taut.trust.draws import Draws
 TABLE_DRAWS = 8192
 MAX_ROWS = 36  # of the printed table; long sites are abbreviated to get there
 FEW = 4  # rows that an abbreviated site keeps, the last of them its last one
+MOST_VALUES = 6  # of a discrete latent whose probabilities are printed
 ON_SCALE = ("mean", "sd", "hdi")
 
 
@@ -17,7 +20,7 @@ def summary_table(
     corrected: Draws,
     raw: Draws,
     ess: float,
-    var_names: list[str] | None,
+    var_names: list[str],
     hdi_prob: float,
     seed: int,
 ) -> pd.DataFrame:
@@ -27,7 +30,7 @@ def summary_table(
     index = corrected.indices(TABLE_DRAWS, seed) if corrected.weights is not None else slice(None)
     low, high = f"hdi_{_percent((1 - hdi_prob) / 2)}", f"hdi_{_percent((1 + hdi_prob) / 2)}"
     parts, labels = [], []
-    for name in var_names or corrected.values:
+    for name in var_names:
         values = corrected.values[name]
         flat = values[index].reshape(-1, int(np.prod(values.shape[1:], dtype=int)))
         mean, sd = np.ravel(means[name]), np.ravel(sds[name])
@@ -41,7 +44,8 @@ def summary_table(
         parts.append(np.column_stack([mean, sd, *bounds, error, shift]))
         labels += scalar_labels(name, values.shape[1:])
     columns = ["mean", "sd", low, high, "mcse_mean", "shift"]
-    return pd.DataFrame(np.concatenate(parts), index=labels, columns=columns)
+    numbers = np.concatenate(parts) if parts else np.zeros((0, len(columns)))
+    return pd.DataFrame(numbers, index=labels, columns=columns)
 
 
 def _percent(p: float) -> str:
@@ -79,6 +83,27 @@ def as_text(table: pd.DataFrame) -> str:
     for label, row in zip(labels, cells, strict=True):
         lines.append(" ".join([label.ljust(width), *(next(numbers) if row else ())]).rstrip())
     return "\n".join(line.rstrip() for line in lines)
+
+
+def labels_as_text(
+    probabilities: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+) -> str:
+    """A line for every element of few discrete latents: the probability of each value.
+
+    Args:
+        probabilities: latent -> (*shape, num_values).
+        values: latent -> the values, (num_values,).
+    """
+    lines = []
+    for name, found in probabilities.items():
+        if found.shape[-1] > MOST_VALUES or found[..., 0].size > MAX_ROWS // 2:
+            continue
+        labels = scalar_labels(name, found.shape[:-1])
+        for label, row in zip(labels, found.reshape(-1, found.shape[-1]), strict=True):
+            pairs = zip(values[name], row, strict=True)
+            lines.append((label, "  ".join(f"P({fmt(float(v), 4)}) {p:.4f}" for v, p in pairs)))
+    width = max((len(label) for label, _ in lines), default=0)
+    return "\n".join(f"{label.ljust(width)}  {text}" for label, text in lines)
 
 
 def _shown(labels: list[str]) -> list[int | str]:

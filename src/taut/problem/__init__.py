@@ -6,11 +6,12 @@ from typing import Any
 
 from numpyro.distributions import Distribution
 
-from taut._core.errors import ArgumentError, ModelError, listing
+from taut._core.errors import ArgumentError, ModelError
 from taut.problem.density import Density, from_density
 from taut.problem.density import predictor as density_predictor
 from taut.problem.numpyro_model import from_numpyro
 from taut.problem.numpyro_model import predictor as numpyro_predictor
+from taut.problem.stand_in import STAND_IN, with_stand_in
 from taut.problem.types import Latent, Observed, Predictor, Problem, Program, scalar_labels
 
 
@@ -43,12 +44,7 @@ def describe(
     _check_kind(model)
     problem = from_numpyro(model, data, observe)
     if not problem.latents:
-        names = listing(s.name for s in problem.discrete)
-        raise ModelError(
-            f"all latents of the model are discrete ({names}), and a fit needs a continuous one, beside which they are "
-            "summed out. Add one that nothing depends on, numpyro.sample('unused', dist.Normal(0.0, 1.0)): then "
-            "the evidence and the responsibilities of the others are exact sums"
-        )
+        return from_numpyro(with_stand_in(model), data, observe)
     return problem
 
 
@@ -90,6 +86,7 @@ def predictor_without_data(
 
 
 __all__ = [
+    "STAND_IN",
     "Density",
     "Latent",
     "Observed",

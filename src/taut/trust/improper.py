@@ -11,7 +11,7 @@ import numpy as np
 
 from taut._core.errors import ImproperPosteriorError, listing
 from taut.families import AbstractGaussian, DenseGaussian
-from taut.problem import Latent
+from taut.problem import STAND_IN, Latent
 from taut.problem.evaluator import Evaluator
 from taut.solvers.start import Start
 
@@ -139,7 +139,8 @@ def _principal(q: AbstractGaussian) -> tuple[np.ndarray, np.ndarray]:
 def _unidentified(evaluator: Evaluator, q: AbstractGaussian) -> tuple[str, ...]:
     """Directions among latents of standardised normal priors in which the posterior is the prior."""
     problem = evaluator.problem
-    normal = [s for s in problem.latents if s.distribution == "Normal" and s.centring is not None]
+    named = [s for s in problem.latents if s.name != STAND_IN]
+    normal = [s for s in named if s.distribution == "Normal" and s.centring is not None]
     fixed = [np.arange(s.start, s.stop) for s in normal if not s.parents]
     if not fixed or not problem.observed or not isinstance(q, DenseGaussian):
         return ()
