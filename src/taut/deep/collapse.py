@@ -95,9 +95,15 @@ def mutual_information(
     count = len(jax.tree.leaves(dict(columns))[0])
     index = np.random.default_rng(seed).permutation(count)[:MOST_ROWS]
     some = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), dict(columns))
-    key = jax.random.key(seed)
-    total, known = jnp.zeros((len(index), len(index))), False
-    for fn in distributions(objective, params, some, key).values():
+    found = objective.compiled(_information)(params, some, jax.random.key(seed))
+    return float("nan") if found is None else float(found)
+
+
+def _information(objective: Bound, params: Any, columns: Any, key: Any) -> Any:
+    """The mutual information among some rows; None where no latent is Gaussian."""
+    count = len(jax.tree.leaves(columns)[0])
+    total, known = jnp.zeros((count, count)), False
+    for fn in distributions(objective, params, columns, key).values():
         base = elements(fn)
         if type(base).__name__ != "Normal":
             continue
@@ -105,12 +111,11 @@ def mutual_information(
         z = loc + scale * jax.random.normal(key, loc.shape)
         total, known = total + _pairwise(z, loc, scale), True
     if not known:
-        return float("nan")
-    aggregated = jax.scipy.special.logsumexp(total, axis=1) - jnp.log(len(index))
-    return float(jnp.mean(jnp.diagonal(total) - aggregated))
+        return None
+    aggregated = jax.scipy.special.logsumexp(total, axis=1) - jnp.log(count)
+    return jnp.mean(jnp.diagonal(total) - aggregated)
 
 
-@jax.jit
 def _pairwise(z: Any, loc: Any, scale: Any) -> Any:
     """Log q(z_i | x_j) up to constants, (i, j), by three matrix products."""
     precision = scale**-2

@@ -83,19 +83,9 @@ class TrainedPosterior(AbstractTrained):
     @functools.cached_property
     def q(self) -> dict[str, Distribution]:
         """Q of the latents that all rows share, in the model's own space."""
-        found: dict[str, Distribution] = {}
-
-        def sample(name: str, fn: Distribution) -> Any:
-            if not self._model.latents[name].local:
-                found[name] = fn
-            return fn.sample(jax.random.key(0))
-
-        columns = self._model.examples
-        self._bound.guide.sites(self._parameters["guide"], columns, self._labels(columns))(sample)
-        return found
-
-    def _labels(self, columns: Any) -> Any:
-        return self._bound.priors(self._parameters, columns)[1]
+        if all(site.local for site in self._model.latents.values()):
+            return {}
+        return self._bound.compiled(_shared)(self._parameters, self._model.examples)
 
     def draws(self, num_draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Draws of the latents that all rows share, (num_draws, ...)."""
@@ -296,6 +286,20 @@ def _encoded_values(objective: Bound, params: Any, columns: Any, key: Any) -> di
     labels = objective.priors(params, columns)[1]
     objective.guide.sites(params["guide"], columns, labels)(sample)
     return values
+
+
+def _shared(objective: Bound, params: Any, columns: Any) -> dict[str, Distribution]:
+    """Q of the latents that all rows share."""
+    found: dict[str, Distribution] = {}
+
+    def sample(name: str, fn: Distribution) -> Any:
+        if not objective.model.latents[name].local:
+            found[name] = fn
+        return fn.sample(jax.random.key(0))
+
+    labels = objective.priors(params, columns)[1]
+    objective.guide.sites(params["guide"], columns, labels)(sample)
+    return found
 
 
 def _prior_values(objective: Bound, params: Any, columns: Any, key: Any) -> dict[str, Any]:
