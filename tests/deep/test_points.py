@@ -100,3 +100,23 @@ def test_a_start_that_is_not_finite_is_said():
 
     with pytest.raises(ModelError, match="at the start"):
         taut.fit(bad, {"y": Y})
+
+
+def test_products_of_latents_leave_the_saddle_at_zero():
+    """The best approximation of rank 1, shrunk as the priors say (Srebro et al. 2005, nuclear norm)."""
+    rng = np.random.default_rng(5)
+    y = np.outer(rng.normal(size=8), rng.normal(size=6)) + 0.05 * rng.normal(size=(8, 6))
+
+    def model(row, column, y):
+        left = numpyro.sample("left", dist.Normal(0, 1).expand([8]).to_event(1))
+        right = numpyro.sample("right", dist.Normal(0, 1).expand([6]).to_event(1))
+        with numpyro.plate("cells", len(y)):
+            numpyro.sample("y", dist.Normal(left[row] * right[column], 0.1), obs=y)
+
+    row, column = (x.ravel() for x in np.indices(y.shape))
+    data = {"row": row, "column": column, "y": y.ravel()}
+    found = taut.fit(model, data, family=taut.families.Point())
+    u, s, v = np.linalg.svd(y)
+    best = (s[0] - 0.1**2) * np.outer(u[:, 0], v[0])
+    product = np.outer(found.values["left"], found.values["right"])
+    assert product == pytest.approx(best, abs=1e-3)

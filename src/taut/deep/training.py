@@ -25,6 +25,7 @@ from taut.training import Trained, train
 from taut.training.placing import Placing
 
 USUAL_BATCH = 128
+START = 0.01  # sd of the coordinates that latents at points begin with
 SMALL = 512  # rows up to which a step may take them all
 
 
@@ -84,7 +85,9 @@ def fit_rows(
     params = {"model": rows.params, "guide": {} if guide is None else guide.initial}
     if guide is None:
         starts = _own_starts(rows)
-        params["guide"] = {n: _start(s, starts.get(n)) for n, s in rows.latents.items()}
+        keys = jax.random.split(jax.random.key(asked.seed), max(len(rows.latents), 1))
+        pairs = zip(keys, rows.latents.items(), strict=False)
+        params["guide"] = {n: _start(s, starts.get(n), key) for key, (n, s) in pairs}
         objective: Bound | LogDensity = LogDensity(rows, num_rows)
     else:
         objective = _bound(rows, guide, asked.family, settings, num_rows, feed, params)
@@ -207,11 +210,14 @@ def _independent(rows: RowModel, theta: Any) -> frozenset[str]:
     return frozenset(same)
 
 
-def _start(site: Site, own: Any) -> Any:
-    """A network's own weights, since at zero its units are all alike; zero for other latents."""
+def _start(site: Site, own: Any, key: Any) -> Any:
+    """A network's own weights; other latents near zero.
+
+    Not at zero, where the gradient of a product of latents vanishes with both of them.
+    """
     if own is not None:
         return biject_to(site.support).inv(jnp.asarray(own))
-    return jnp.zeros(biject_to(site.support).inverse_shape(site.shape))
+    return START * jax.random.normal(key, biject_to(site.support).inverse_shape(site.shape))
 
 
 def _validation(

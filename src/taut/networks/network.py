@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from taut._core.errors import ArgumentError, DataError, listing, nearest
+from taut._core.errors import ArgumentError, DataError
 from taut._core.progress import Callback, Watch
 from taut.networks.classification import Bernoulli, Categorical
 from taut.networks.ensemble import Ensemble
@@ -18,8 +18,9 @@ from taut.networks.laplace import Laplace
 from taut.networks.last_layer import LastLayer
 from taut.networks.likelihoods import AbstractLikelihood
 from taut.networks.mean_field import LowRank, MeanField
+from taut.networks.naming import by_name
 from taut.networks.posteriors import AbstractWeightPosterior
-from taut.networks.priors import AbstractWeightPrior, make_prior
+from taut.networks.priors import PRIORS, AbstractWeightPrior
 from taut.networks.regression import Heteroscedastic, Normal, Poisson
 from taut.networks.result import NetworkPosterior
 from taut.networks.semi_implicit import Hyper
@@ -67,9 +68,12 @@ class BayesianNetwork:
 
     def __post_init__(self) -> None:
         """Turn names into objects."""
-        object.__setattr__(self, "likelihood", make_likelihood(self.likelihood))
-        object.__setattr__(self, "prior", make_prior(self.prior))
-        object.__setattr__(self, "posterior", make_posterior(self.posterior))
+        for name, kind, named in (
+            ("likelihood", AbstractLikelihood, _LIKELIHOODS),
+            ("prior", AbstractWeightPrior, PRIORS),
+            ("posterior", AbstractWeightPosterior, _POSTERIORS),
+        ):
+            object.__setattr__(self, name, by_name(name, getattr(self, name), kind, named))
         if not (self.tempering > 0 and math.isfinite(self.tempering)):
             raise ArgumentError(f"tempering must be positive, got {self.tempering}")
 
@@ -174,33 +178,3 @@ class BayesianNetwork:
             x,
             y,
         )
-
-
-def make_posterior(posterior: str | AbstractWeightPosterior) -> AbstractWeightPosterior:
-    """The posterior of a name.
-
-    Raises:
-        ArgumentError: if there is none of that name.
-    """
-    if isinstance(posterior, AbstractWeightPosterior):
-        return posterior
-    if posterior not in _POSTERIORS:
-        raise ArgumentError(
-            f"posterior: no '{posterior}'{nearest(posterior, _POSTERIORS)} There are {listing(_POSTERIORS)}"
-        )
-    return _POSTERIORS[posterior]()
-
-
-def make_likelihood(likelihood: str | AbstractLikelihood) -> AbstractLikelihood:
-    """The likelihood of a name.
-
-    Raises:
-        ArgumentError: if there is none of that name.
-    """
-    if isinstance(likelihood, AbstractLikelihood):
-        return likelihood
-    if likelihood not in _LIKELIHOODS:
-        raise ArgumentError(
-            f"likelihood: no '{likelihood}'{nearest(likelihood, _LIKELIHOODS)} There are {listing(_LIKELIHOODS)}"
-        )
-    return _LIKELIHOODS[likelihood]()

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from typing_extensions import override
 
-from taut._core.errors import ArgumentError, listing, nearest
+from taut._core.errors import ArgumentError
 from taut.networks.architecture import Architecture
 
 
@@ -143,19 +143,4 @@ def log_density(priors: Sequence[PriorScale], weights: Sequence[Array]) -> Array
     return jnp.asarray(sum(terms[1:], terms[0]) if terms else 0.0)
 
 
-_NAMED = {"fan_in": FanIn, "isotropic": Isotropic}
-
-
-def make_prior(prior: str | AbstractWeightPrior) -> AbstractWeightPrior:
-    """The prior of a name.
-
-    Raises:
-        ArgumentError: if there is none of that name.
-    """
-    if isinstance(prior, AbstractWeightPrior):
-        return prior
-    if prior not in _NAMED:
-        raise ArgumentError(
-            f"prior: no '{prior}'{nearest(prior, _NAMED)} There are {listing(_NAMED)}"
-        )
-    return _NAMED[prior]()
+PRIORS = {"fan_in": FanIn, "isotropic": Isotropic}
