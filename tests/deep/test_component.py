@@ -184,6 +184,9 @@ def test_resuming_and_a_mesh_change_nothing(posterior, tmp_path):
     assert first.history["step"].iloc[-1] < posterior.history["step"].iloc[-1]
     second = fit_component(X, solver=SOLVER, checkpoint=tmp_path)
     assert np.array_equal(second.params["w"], posterior.params["w"])
+    done = fit_component(X, solver=SOLVER, checkpoint=tmp_path)  # nothing is left to do
+    assert np.array_equal(done.params["w"], second.params["w"])
+    assert done.history["step"].tolist() == second.history["step"].tolist()
     mesh = jax.make_mesh((1,), ("data",))
     third = fit_component(X, solver=SOLVER, mesh=mesh)
     assert third.params["w"] == pytest.approx(np.asarray(posterior.params["w"]), abs=1e-5)
