@@ -120,3 +120,17 @@ def test_products_of_latents_leave_the_saddle_at_zero():
     best = (s[0] - 0.1**2) * np.outer(u[:, 0], v[0])
     product = np.outer(found.values["left"], found.values["right"])
     assert product == pytest.approx(best, abs=1e-3)
+
+
+def test_bounds_that_the_model_computes_are_read():
+    """A uniform latent between two numbers made from an argument; its mode is the larger bound."""
+
+    def model(bounds, y):
+        low, high = jnp.min(bounds), jnp.max(bounds) * 2.0
+        level = numpyro.sample("level", dist.Uniform(low, high))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(level, 1.0), obs=y)
+
+    data = {"bounds": np.array([1.0, 2.0, 1.5]), "y": np.full(50, 30.0)}
+    found = taut.fit(model, data, family=taut.families.Point())
+    assert found.values["level"] == pytest.approx(4.0, abs=1e-3)

@@ -167,31 +167,26 @@ def _tried(model: RowModel, columns: dict[str, Any]) -> tuple[dict[str, Any], bo
 
 
 def _arrays_of(site: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a traced site: its value, and constraints with bounds that are computed."""
+    """What is kept of a traced site: its value, and its constraint where bounds are computed."""
     if site["type"] not in ("sample", "param"):
         return {}
-    return {"value": site["value"], **{n: x for n, x in _constraints(site) if _is_traced(x)}}
+    constraint = _constraint(site)
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(constraint))
+    return {"value": site["value"], **({"constraint": constraint} if traced else {})}
 
 
-def _constraints(site: dict[str, Any]) -> list[tuple[str, Any]]:
-    if site["type"] == "sample":
-        return [("support", site["fn"].support)]
-    return [("constraint", site["kwargs"].get("constraint"))]
-
-
-def _is_traced(tree: Any) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+def _constraint(site: dict[str, Any]) -> Any:
+    return site["support"] if site["type"] == "sample" else site["kwargs"].get("constraint")
 
 
 def _filled(site: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a site with their values, by the names under which they are looked up."""
+    """The parts of a site that were computed, by the names under which they are looked up."""
     if not found:
         return {}
-    known = {**dict(_constraints(site)), **found}
-    if site["type"] == "param":
-        kwargs = {**site["kwargs"], "constraint": known["constraint"]}
-        return {"value": known["value"], "kwargs": kwargs}
-    return {"value": known["value"], "support": known["support"]}
+    constraint = found.get("constraint", _constraint(site))
+    if site["type"] == "sample":
+        return {"value": found["value"], "support": constraint}
+    return {"value": found["value"], "kwargs": {**site["kwargs"], "constraint": constraint}}
 
 
 def _shaped(model: RowModel, columns: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +216,7 @@ def _trace(model: RowModel, columns: dict[str, Any]) -> tuple[dict[str, Any], bo
         ) from error
     for site in trace.values():  # while what was computed is still at hand
         if site["type"] == "sample":
+            site["support"] = site["fn"].support
             site["terms"] = np.shape(log_prob(site))
             site["num_values"] = _num_values(site["fn"])
     if state := [n for n, s in trace.items() if s["type"] == "mutable"]:
