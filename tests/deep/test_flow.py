@@ -60,6 +60,7 @@ def evidence(x):
     return np.log([np.sum(prior * d) for d in density])
 
 
+@pytest.mark.slow
 def test_a_bent_posterior_is_fitted():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(256, 2))

@@ -212,7 +212,7 @@ def test_long_sites_are_abbreviated():
     draws = Draws(points, values, None)
     from taut.posterior.table import summary_table
 
-    table = summary_table(draws, draws, 200.0, None, 0.94, 0)
+    table = summary_table(draws, draws, 200.0, list(draws.values), 0.94, 0)
     text = as_text(table)
     lines = text.splitlines()
     assert len(lines) <= MAX_ROWS + 2
@@ -226,6 +226,6 @@ def test_a_thousand_sites_still_print_shortly():
     draws = Draws(points, {f"site{i}": points[:, 0] for i in range(1000)}, None)
     from taut.posterior.table import summary_table
 
-    lines = as_text(summary_table(draws, draws, 50.0, None, 0.94, 0)).splitlines()
+    lines = as_text(summary_table(draws, draws, 50.0, list(draws.values), 0.94, 0)).splitlines()
     assert len(lines) < 100
     assert lines[-1] == f"... {1000 - 2 * MAX_ROWS} more rows: posterior.summary()"

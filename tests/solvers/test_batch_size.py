@@ -102,7 +102,8 @@ def test_other_models_have_the_fit_of_all_rows(name, size, small_chunks):
     )
 
 
-@pytest.mark.parametrize("size", slow_but([1, 10, 500], 10))
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 10, 500])
 def test_labels_of_rows_have_the_fit_of_all_rows(size):
     """A mixture of 1,000 points as a mean field, components matched by their means."""
     data = minibatch_models.make_points(1000)
@@ -270,6 +271,7 @@ def test_other_gaussian_families_take_fixed_draws(small_chunks):
     assert_same(q, tuple(v / 2.0 for v in batch_models.line_posterior(**data)))
 
 
+@pytest.mark.slow
 def test_blocks_that_are_split_are_named():
     """Slope and effects are one Gaussian block of all rows, and two of minibatches."""
     problem_data = minibatch_models.make_counts(60)

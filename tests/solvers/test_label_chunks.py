@@ -66,7 +66,9 @@ LABELLED = {
 }
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize(
+    "name", ["mixture", *(pytest.param(n, marks=pytest.mark.slow) for n in list(LABELLED)[1:])]
+)
 def test_chunks_change_nothing(name, monkeypatch):
     """Sites, gradients, probabilities and best values against the same at once; LDA has local theta."""
     model, data = LABELLED[name]

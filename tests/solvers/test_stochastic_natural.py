@@ -226,6 +226,7 @@ def test_fit_gives_a_posterior_with_labels_and_a_verdict():
     assert "stochastic natural gradient" in str(posterior.plan)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer_bit_for_bit():
     data = models.make_points(200)
     solver = StochasticNatural(batch_size=20)
