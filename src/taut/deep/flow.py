@@ -35,8 +35,8 @@ class _Conditioner(eqx.Module):
         given = jnp.concatenate(
             [half, jnp.broadcast_to(context, (*half.shape[:-1], context.shape[-1]))], -1
         )
-        inner = jnp.tanh(given @ self.first.weight.T + self.first.bias)
-        shift, raw = jnp.split(inner @ self.second.weight.T + self.second.bias, 2, axis=-1)
+        first, second = (jnp.vectorize(f, signature="(i)->(o)") for f in (self.first, self.second))
+        shift, raw = jnp.split(second(jnp.tanh(first(given))), 2, axis=-1)
         return shift, STEEPEST * jnp.tanh(raw / STEEPEST)
 
 
@@ -51,11 +51,18 @@ class Coupling(Transform):
         flip: whether the first half is changed, and not the second.
     """
 
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-
     def __init__(self, net: _Conditioner, context: Array, flip: bool) -> None:
         self.net, self.context, self.flip = net, context, flip
+
+    @property
+    @override
+    def domain(self) -> Any:
+        return constraints.real_vector
+
+    @property
+    @override
+    def codomain(self) -> Any:
+        return constraints.real_vector
 
     def __call__(self, x: Array) -> Array:
         """The transformed vector."""

@@ -251,7 +251,7 @@ class TrainedPosterior(AbstractTrained):
             active, count = int(np.sum(self.usage["active"])), len(self.usage)
             parts = [f"{active} of {count} latent dimensions active"]
             # NaN where a prior depends on another latent, or has no divergence in closed form.
-            divergence = float(self.usage["kl"].sum(skipna=False))
+            divergence = float(np.sum(self.usage["kl"].to_numpy()))
             parts += [f"divergence {divergence:.1f} nats a row"] if np.isfinite(divergence) else []
             if np.isfinite(self.information):
                 parts.append(f"mutual information {self.information:.1f} nats")

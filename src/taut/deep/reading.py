@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 
@@ -171,7 +172,7 @@ def _arrays_of(site: dict[str, Any]) -> dict[str, Any]:
     if site["type"] not in ("sample", "param"):
         return {}
     constraint = _constraint(site)
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(constraint))
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(constraint))
     return {"value": site["value"], **({"constraint": constraint} if traced else {})}
 
 
