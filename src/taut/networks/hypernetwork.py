@@ -29,7 +29,7 @@ class Functional(eqx.Module):
     _rebuild: Any = eqx.field(static=True)
     size: int = eqx.field(static=True)
 
-    def __call__(self, vector: Array, x: Array) -> Array:
+    def __call__(self, vector: Array, x: Any) -> Array:
         """The module's output for one datum with weights of one's own.
 
         Args:
