@@ -13,6 +13,7 @@ from scipy import stats
 from streaming_models import MODELS, data_of, groups, line
 
 import taut
+from marking import slow_but
 from taut._core.errors import ArgumentError, DataError, ModelError, UnsupportedError
 
 
@@ -29,10 +30,7 @@ def whole(name):
 
 
 @pytest.mark.filterwarnings("ignore:the fit of")
-@pytest.mark.parametrize(
-    "name",
-    [n if n in ("line", "groups") else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
-)
+@pytest.mark.parametrize("name", slow_but(MODELS, "line", "groups"))
 def test_streamed_fit_is_the_whole_fit(name):
     found, expected = streamed(name, on_doubt="warn"), whole(name)
     assert found.elbo == pytest.approx(expected.elbo, rel=1e-9)

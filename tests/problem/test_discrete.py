@@ -355,7 +355,7 @@ def test_the_advice_for_models_without_continuous_latents_holds():
 def test_sums_that_do_not_fit_into_memory_are_refused_when_they_are_wanted():
     """Not by describe: factors of their own for the labels need no sum."""
     problem = describe(too_many, DATA)
-    for wanted in (problem.log_joint, problem.discrete_marginals):
+    for wanted in (problem.log_joint, problem.log_joint_sites, problem.discrete_marginals):
         with pytest.raises(ModelError, match=r"needs tables of [0-9,]+ numbers"):
             wanted(np.zeros(problem.dim))
 

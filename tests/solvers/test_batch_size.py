@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from marking import slow_but
 from solvers import batch_models, minibatch_models
 from taut._core.errors import ArgumentError, ModelError
 from taut._core.progress import Watch
@@ -42,11 +43,6 @@ def assert_same(found, truth):
     mean, sd = truth
     assert np.all(np.abs(found.mean - mean) < 0.05 * sd)
     assert np.all(np.abs(found.sd / sd - 1.0) < 0.05)
-
-
-def slow_but(values, quick):
-    """The values; all but one are slow."""
-    return [v if v == quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 # --- whole fits against truths ----------------------------------------------------------------

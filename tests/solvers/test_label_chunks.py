@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
+from marking import slow_but
 from solvers import minibatch_models as models
 from taut._core.errors import ModelError
 from taut._core.precision import double_precision
@@ -66,9 +67,7 @@ LABELLED = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["mixture", *(pytest.param(n, marks=pytest.mark.slow) for n in list(LABELLED)[1:])]
-)
+@pytest.mark.parametrize("name", slow_but(LABELLED, "mixture"))
 def test_chunks_change_nothing(name, monkeypatch):
     """Sites, gradients, probabilities and best values against the same at once; LDA has local theta."""
     model, data = LABELLED[name]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import taut
+from marking import slow_but
 from solvers import minibatch_models as models
 from taut._core.errors import ArgumentError, ModelError
 from taut._core.precision import double_precision
@@ -73,11 +74,6 @@ def natural(factor):
     else:
         parts = factor.natural
     return np.concatenate([np.ravel(x) for x in parts])
-
-
-def slow_but(cases, quick):
-    """The names of the cases; all but one are slow."""
-    return [n if n == quick else pytest.param(n, marks=pytest.mark.slow) for n in cases]
 
 
 # --- one step ---------------------------------------------------------------------------------

@@ -94,12 +94,13 @@ def mapped(
         settings: hashable arguments of the function.
     """
     program = objective.compiled(function, *settings)
-    count = len(jax.tree.leaves(dict(columns))[0])
+    columns = jax.tree.map(np.asarray, dict(columns))
+    count = len(jax.tree.leaves(columns)[0])
     size, parts = min(CHUNK, count), []
     for i, start in enumerate(range(0, count, size)):
         real = min(size, count - start)
         rows = np.resize(np.arange(start, start + real), size)  # padded by repeating
-        taken = jax.tree.map(lambda x, rows=rows: jnp.asarray(np.asarray(x)[rows]), dict(columns))
+        taken = jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), columns)
         batch = Batch(taken, jnp.asarray(weights(count, size, real)), jnp.asarray(rows))
         found = program(params, batch, jax.random.fold_in(jax.random.key(seed), i))
         parts.append(jax.tree.map(lambda x, n=real: np.asarray(x)[:n], found))

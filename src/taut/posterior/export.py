@@ -12,6 +12,7 @@ from taut._core.errors import ModelError, UnsupportedError
 from taut.posterior import predictive as prediction
 from taut.posterior.discrete import as_dataset
 from taut.problem.evaluator import Evaluator
+from taut.problem.stand_in import without_stand_in
 from taut.trust.draws import Draws
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def dataset(
 def to_arviz(posterior: "Posterior", pool: Draws, num_draws: int, predictive: bool) -> Any:
     """Build every group that ArviZ expects."""
     index = pool.indices(num_draws, posterior.seed)
-    groups = {"posterior": dataset({n: v[index] for n, v in pool.values.items()}, posterior.dims)}
+    values = without_stand_in(pool.values)
+    groups = {"posterior": dataset({n: v[index] for n, v in values.items()}, posterior.dims)}
     points = pool.points[index]
     log_q = posterior.q.log_prob(points)
     stats = {"log_q": log_q}

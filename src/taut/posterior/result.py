@@ -19,8 +19,9 @@ from taut.posterior import carry, predictive, storage
 from taut.posterior import discrete as summed
 from taut.posterior.discrete import Discrete
 from taut.posterior.judged import trust_of
-from taut.problem import STAND_IN, Problem
+from taut.problem import Problem
 from taut.problem.evaluator import Evaluator
+from taut.problem.stand_in import without_stand_in
 from taut.solvers import AbstractSolver
 from taut.trust.draws import Draws, make_draws
 from taut.trust.evidence import Evidence
@@ -90,20 +91,20 @@ class Posterior:
         if not corrected and self.problem is not None:
             rng = np.random.default_rng((self.seed if seed is None else seed, 13))
             found = make_draws(Evaluator(self.problem), self.q.sample(rng, num_draws))
-            return _own(found.values)
+            return without_stand_in(found.values)
         pool = self._corrected if corrected else self._raw
         index = pool.indices(num_draws, self.seed if seed is None else seed)
-        return {name: values[index] for name, values in _own(pool.values).items()}
+        return {name: values[index] for name, values in without_stand_in(pool.values).items()}
 
     @property
     def mean(self) -> dict[str, np.ndarray]:
         """Posterior means by site, from all corrected draws."""
-        return _own(self._corrected.moments()[0])
+        return without_stand_in(self._corrected.moments()[0])
 
     @property
     def sd(self) -> dict[str, np.ndarray]:
         """Posterior standard deviations by site, from all corrected draws."""
-        return _own(self._corrected.moments()[1])
+        return without_stand_in(self._corrected.moments()[1])
 
     @property
     def responsibilities(self) -> dict[str, np.ndarray]:
@@ -145,7 +146,7 @@ class Posterior:
         if not 0.0 < hdi_prob < 1.0:
             raise ArgumentError(f"hdi_prob must be between 0 and 1, got {hdi_prob}")
         names = [var_names] if isinstance(var_names, str) else list(var_names or ())
-        known = list(_own(self._corrected.values))
+        known = list(without_stand_in(self._corrected.values))
         for name in names:
             if name not in known:
                 raise ArgumentError(
@@ -343,11 +344,6 @@ class Posterior:
                 "load with taut.load(path, model=model, data=data)"
             )
         return self.problem
-
-
-def _own(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to the model's own sites."""
-    return {name: value for name, value in values.items() if name != STAND_IN}
 
 
 def _positive(value: int, name: str) -> None:

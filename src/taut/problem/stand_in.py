@@ -4,13 +4,14 @@ Their discrete latents are summed out beside it; nothing depends on it, and resu
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpyro
 import numpyro.distributions as dist
 
 STAND_IN = "no continuous latent"  # the name of the site, as messages may show it
+NOTE = "no latent is continuous: a standard normal on which nothing depends stands in for one"
 
 
 def with_stand_in(model: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,3 +23,8 @@ def with_stand_in(model: Callable[..., Any]) -> Callable[..., Any]:
         return model(*args, **kwargs)
 
     return extended
+
+
+def without_stand_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to the model's own sites."""
+    return {name: value for name, value in values.items() if name != STAND_IN}

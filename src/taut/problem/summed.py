@@ -17,6 +17,7 @@ from taut.problem.dependence import Dependence, trace_dependence
 from taut.problem.discrete import Component, Structure, find_structure
 from taut.problem.elimination import Combine, Table, TooManyError
 from taut.problem.replay import Functions, log_prob
+from taut.problem.stand_in import NOTE, STAND_IN
 from taut.problem.types import Arrays, Enumeration, Latent, Program
 
 ANY = 0  # run of a site that is the same in all runs
@@ -323,7 +324,8 @@ def without_discrete(program: Program, summed: Summed) -> Program:
         program: of the model at given discrete values.
         summed: its functions with the sums.
     """
-    notes = (*program.notes, *_notes(summed))
+    stands_in = any(s.name == STAND_IN for s in program.latents)
+    notes = (*program.notes, *_notes(summed), *([NOTE] if stands_in else []))
     return dataclasses.replace(
         program,
         log_joint_sites=summed.log_joint_sites,
